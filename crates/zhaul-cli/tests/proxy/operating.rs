@@ -1,0 +1,322 @@
+//! What an operator does to a running proxy: reload, drain, stop, ask, command.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixDatagram;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::support::{
+    PATIENCE, Proxy, Servers, ask, binary, configured, connect, eventually, has_program,
+};
+
+fn config(listen: &str, servers: &[(&str, SocketAddr)], more: &str) -> String {
+    let servers: Vec<_> = servers
+        .iter()
+        .map(|(name, address)| format!("{{ name = \"{name}\", address = \"{address}\" }}"))
+        .collect();
+    format!(
+        "{more}\n[listeners.l]\nlisten = \"{listen}\"\nto = \"p\"\n[pools.p]\nservers = [{}]\n",
+        servers.join(", ")
+    )
+}
+
+/// A port that was free a moment ago.
+fn free_port() -> String {
+    Servers::nobody().to_string()
+}
+
+#[test]
+fn a_reload_changes_where_new_connections_go_and_keeps_old_ones() {
+    let (a, b) = (Servers::named("a"), Servers::named("b"));
+    let port = free_port();
+    let proxy = configured(&config(&port, &[("s", a.address)], ""));
+    let old = proxy.connect();
+    assert_eq!(ask(&old, "1").unwrap(), "a 1");
+    proxy.reload(&config(&port, &[("s", b.address)], ""));
+    proxy.wait_for(&["is in force"]);
+    assert_eq!(ask(&proxy.connect(), "2").unwrap(), "b 2");
+    assert_eq!(ask(&old, "3").unwrap(), "a 3");
+}
+
+#[test]
+fn a_bad_reload_changes_nothing() {
+    let a = Servers::named("a");
+    let port = free_port();
+    let proxy = configured(&config(&port, &[("s", a.address)], ""));
+    let old = proxy.connect();
+    ask(&old, "1").unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    for (bad, expected) in [
+        ("nonsense = 1".to_owned(), "unknown field"),
+        (config(&port, &[("s", a.address)], "workers = 7"), "restart"),
+        (config(&taken, &[("s", a.address)], ""), "in use"),
+    ] {
+        proxy.reload(&bad);
+        proxy.wait_for(&[expected, "the configuration in force stays"]);
+        assert_eq!(ask(&proxy.connect(), "2").unwrap(), "a 2");
+        assert_eq!(ask(&old, "3").unwrap(), "a 3");
+    }
+}
+
+#[test]
+fn reloads_under_load_fail_no_connection() {
+    let (a, b) = (Servers::named("a"), Servers::named("b"));
+    let port = free_port();
+    let proxy = configured(&config(&port, &[("s", a.address)], ""));
+    let (over, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    let answer = ask(&connect(proxy.address()), "x");
+                    if !answer.as_ref().is_ok_and(|answer| answer.ends_with(" x")) {
+                        over.store(true, Ordering::Relaxed);
+                        panic!("{answer:?}");
+                    }
+                    asked.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        for n in 0..20 {
+            let to = if n % 2 == 0 { &b } else { &a };
+            proxy.reload(&config(&port, &[("s", to.address)], ""));
+            eventually("the reload", || {
+                proxy.stderr().matches("is in force").count() > n
+            });
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    assert!(asked.load(Ordering::Relaxed) > 100);
+    assert!(a.accepted() > 0 && b.accepted() > 0);
+}
+
+#[test]
+fn listeners_come_and_go_with_a_reload() {
+    let a = Servers::named("a");
+    let (first, second) = (free_port(), free_port());
+    let proxy = configured(&config(&first, &[("s", a.address)], ""));
+    proxy.reload(&config(&second, &[("s", a.address)], ""));
+    proxy.wait_for(&["is in force"]);
+    let second: SocketAddr = second.parse().unwrap();
+    assert_eq!(ask(&connect(second), "x").unwrap(), "a x");
+    eventually("the old port is closed", || {
+        TcpStream::connect(proxy.address()).is_err()
+    });
+}
+
+#[test]
+fn stopping_lets_sessions_end() {
+    let a = Servers::named("a");
+    let mut proxy = configured(&config(
+        "127.0.0.1:0",
+        &[("s", a.address)],
+        "drain = \"20s\"",
+    ));
+    let held = proxy.connect();
+    ask(&held, "1").unwrap();
+    proxy.signal(Signal::TERM);
+    eventually("nobody is let in", || {
+        TcpStream::connect(proxy.address()).is_err()
+    });
+    assert_eq!(ask(&held, "2").unwrap(), "a 2");
+    assert!(proxy.wait(Duration::ZERO).is_none());
+    drop(held);
+    assert_eq!(proxy.wait(PATIENCE).unwrap().code(), Some(0));
+    assert_eq!(proxy.log(1)[0]["cause"], "closed-by-client");
+}
+
+#[test]
+fn draining_has_an_end() {
+    let a = Servers::named("a");
+    for (drain, signals) in [("200ms", 1), ("60s", 2)] {
+        let more = format!("drain = \"{drain}\"");
+        let mut proxy = configured(&config("127.0.0.1:0", &[("s", a.address)], &more));
+        let mut held = proxy.connect();
+        ask(&held, "1").unwrap();
+        for _ in 0..signals {
+            proxy.signal(Signal::TERM);
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        assert_eq!(proxy.wait(PATIENCE).unwrap().code(), Some(0), "{drain}");
+        assert!(!matches!(held.read(&mut [0]), Ok(1..)));
+        assert_eq!(proxy.log(1)[0]["cause"], "killed");
+    }
+}
+
+#[test]
+fn the_administrator_drains_weighs_lists_and_kills() {
+    let (a, b) = (Servers::named("a"), Servers::named("b"));
+    let servers = [("a", a.address), ("b", b.address)];
+    let proxy = configured(&config("127.0.0.1:0", &servers, "workers = 2"));
+    let who = || {
+        let answer = ask(&proxy.connect(), "x").unwrap();
+        answer.split(' ').next().unwrap().to_owned()
+    };
+    assert_eq!(proxy.admin("drain p/a"), "p/a is draining\n\n");
+    assert!((0..6).all(|_| who() == "b"));
+    assert!(proxy.admin("servers").contains("p/a drain "));
+    assert_eq!(proxy.admin("ready p/a"), "p/a is ready\n\n");
+    assert_eq!(proxy.admin("weight p/b 0"), "p/b has weight 0\n\n");
+    assert!((0..6).all(|_| who() == "a"));
+    proxy.admin("weight p/b default");
+    let mut held = proxy.connect();
+    ask(&held, "x").unwrap();
+    let list = proxy.admin("sessions");
+    let client = held.local_addr().unwrap().to_string();
+    let line = list.lines().find(|line| line.contains(&client)).unwrap();
+    assert!(line.contains(" relaying "), "{line}");
+    let number = line.split(' ').next().unwrap();
+    assert!(proxy.admin(&format!("kill {number}")).contains("is ended"));
+    assert!(!matches!(held.read(&mut [0]), Ok(1..)));
+    eventually("it is in the log", || {
+        proxy.log(1).iter().any(|line| line["cause"] == "killed")
+    });
+    for (command, expected) in [
+        ("drain p/c", "has no server \"c\""),
+        ("drain q/a", "there is no pool \"q\""),
+        ("drain a", "write POOL/SERVER"),
+        ("weight p/a 1001", "0 to 1000"),
+        ("kill 999999", "there is no session"),
+        ("dance", "send help"),
+    ] {
+        let answer = proxy.admin(command);
+        assert!(
+            answer.starts_with("error: ") && answer.contains(expected),
+            "{answer}"
+        );
+    }
+    assert!(proxy.admin("help").contains("POOL/SERVER"));
+}
+
+#[test]
+fn only_the_owner_may_command() {
+    use std::os::unix::fs::PermissionsExt;
+    let a = Servers::named("a");
+    let proxy = configured(&config("127.0.0.1:0", &[("a", a.address)], ""));
+    let mode = std::fs::metadata(proxy.dir().join("admin"))
+        .unwrap()
+        .permissions();
+    assert_eq!(mode.mode() & 0o777, 0o600);
+}
+
+#[test]
+fn metrics_count_what_happened() {
+    let a = Servers::named("a");
+    let port = free_port();
+    let more = format!("metrics = \"{port}\"");
+    let proxy = configured(&config("127.0.0.1:0", &[("a", a.address)], &more));
+    for _ in 0..3 {
+        ask(&proxy.connect(), "hello").unwrap();
+    }
+    proxy.log(3);
+    let get = |path: &str| {
+        let mut stream = connect(port.parse().unwrap());
+        stream
+            .write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes())
+            .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    let metrics = get("/metrics");
+    assert!(metrics.starts_with("HTTP/1.1 200 OK\r\n"), "{metrics}");
+    for expected in [
+        "zhaul_proxy_server_sessions_total{pool=\"p\",server=\"a\"} 3\n",
+        "zhaul_proxy_server_up{pool=\"p\",server=\"a\"} 1\n",
+        "zhaul_proxy_server_sent_bytes_total{pool=\"p\",server=\"a\"} 18\n",
+        "zhaul_proxy_server_received_bytes_total{pool=\"p\",server=\"a\"} 24\n",
+        "zhaul_proxy_listener_accepted_total{listener=\"l\"} 3\n",
+        "zhaul_proxy_listener_connections{listener=\"l\"} 0\n",
+        "# EOF\n",
+    ] {
+        assert!(metrics.contains(expected), "{expected}\n{metrics}");
+    }
+    assert!(get("/").starts_with("HTTP/1.1 404"));
+}
+
+#[test]
+fn the_log_is_opened_again_when_told() {
+    let a = Servers::named("a");
+    let proxy = configured(&config("127.0.0.1:0", &[("a", a.address)], ""));
+    ask(&proxy.connect(), "x").unwrap();
+    proxy.log(1);
+    let (log, rotated) = (proxy.dir().join("log"), proxy.dir().join("log.1"));
+    std::fs::rename(&log, &rotated).unwrap();
+    proxy.signal(Signal::USR1);
+    eventually("a new log", || log.exists());
+    ask(&proxy.connect(), "x").unwrap();
+    assert_eq!(proxy.log(1).len(), 1);
+}
+
+#[test]
+fn the_service_manager_is_told_and_passes_sockets() {
+    if !has_program("python3") {
+        eprintln!(
+            "SKIP the_service_manager_is_told_and_passes_sockets: python3 passes the socket and is not there"
+        );
+        return;
+    }
+    let a = Servers::named("a");
+    let dir = tempfile::tempdir().unwrap();
+    let notify = dir.path().join("notify");
+    let manager = UnixDatagram::bind(&notify).unwrap();
+    manager.set_read_timeout(Some(PATIENCE)).unwrap();
+    let port = free_port();
+    // What systemd does: the socket at descriptor 3, its number and our process id in variables.
+    let script = "import os,socket,sys\n\
+        s=socket.socket(); s.bind(('127.0.0.1',int(sys.argv[1]))); s.listen(8)\n\
+        os.dup2(s.fileno(),3); os.set_inheritable(3,True)\n\
+        os.environ['LISTEN_FDS']='1'; os.environ['LISTEN_PID']=str(os.getpid())\n\
+        os.execv(sys.argv[2],sys.argv[2:])\n";
+    let mut child = Command::new("python3")
+        .args(["-c", script, port.rsplit(':').next().unwrap()])
+        .arg(binary())
+        .args(["proxy", "--listen", &port, "--to", &a.address.to_string()])
+        .env("NOTIFY_SOCKET", &notify)
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let told = || {
+        let mut message = [0; 200];
+        let n = manager.recv(&mut message).unwrap();
+        String::from_utf8_lossy(&message[..n]).into_owned()
+    };
+    assert_eq!(told(), "READY=1\n");
+    let address: SocketAddr = port.parse().unwrap();
+    assert_eq!(ask(&connect(address), "x").unwrap(), "a x");
+    let pid = rustix::process::Pid::from_raw(child.id().cast_signed()).unwrap();
+    rustix::process::kill_process(pid, Signal::TERM).unwrap();
+    assert_eq!(told(), "STOPPING=1\n");
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn a_server_that_dies_under_a_transfer_ends_the_session_and_not_the_proxy() {
+    let server = Servers::start(|mut stream| {
+        // Not before the connection stands at both ends of the proxy.
+        let _ = stream.read(&mut [0]);
+        let _ = stream.write_all(&vec![7; 1_000_000]);
+        rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
+    });
+    let proxy: Proxy = configured(&config("127.0.0.1:0", &[("a", server.address)], ""));
+    let mut got = Vec::new();
+    let mut stream = proxy.connect();
+    stream.write_all(b"x").unwrap();
+    let ended = stream.read_to_end(&mut got);
+    assert!(ended.is_err() || got.len() == 1_000_000);
+    assert!(got.iter().all(|&byte| byte == 7));
+    assert_eq!(proxy.log(1)[0]["cause"], "reset-by-server");
+    eventually("others are served", || {
+        let stream = TcpStream::connect(proxy.address());
+        stream.is_ok_and(|mut stream| {
+            stream.write_all(b"x").is_ok() && matches!(stream.read(&mut [0]), Ok(1))
+        })
+    });
+}

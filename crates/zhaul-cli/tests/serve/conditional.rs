@@ -1,0 +1,195 @@
+//! Validators and preconditions (RFC 9110 §8.8, §13).
+
+use std::collections::HashSet;
+use std::fs;
+
+use crate::support::files::{make_old, settle};
+use crate::support::{Files, Server, eventually, pattern};
+
+const MODIFIED: &str = "Tue, 14 Nov 2023 22:13:20 GMT";
+const BEFORE: &str = "Tue, 14 Nov 2023 22:13:19 GMT";
+const AFTER: &str = "Wed, 15 Nov 2023 00:00:00 GMT";
+
+#[test]
+fn preconditions_are_evaluated_in_the_order_of_the_rfc() {
+    let files = Files::with(&[("small", b"content"), ("large", &pattern(100_000))]);
+    let server = Server::of(files.root(), &[]);
+    let mut client = server.connect();
+    for target in ["/small", "/large"] {
+        let plain = client.get(target);
+        let etag = plain.etag().to_owned();
+        let weak = format!("W/{etag}");
+        let list = format!("\"x\", {weak}, \"y\"");
+        let strong_list = format!("\"x\",{etag}");
+        let other = "\"other\"";
+        let cases: &[(&[(&str, &str)], u16)] = &[
+            (&[("If-None-Match", &etag)], 304),
+            (&[("If-None-Match", &weak)], 304),
+            (&[("If-None-Match", &list)], 304),
+            (&[("If-None-Match", "*")], 304),
+            (&[("If-None-Match", other), ("If-None-Match", &etag)], 304),
+            (&[("If-None-Match", other)], 200),
+            (&[("If-None-Match", "not-a-tag")], 200),
+            (&[("If-Modified-Since", MODIFIED)], 304),
+            (&[("If-Modified-Since", AFTER)], 304),
+            (&[("If-Modified-Since", BEFORE)], 200),
+            (&[("If-Modified-Since", "yesterday")], 200),
+            (
+                &[("If-Modified-Since", "Tuesday, 14-Nov-23 22:13:20 GMT")],
+                304,
+            ),
+            (&[("If-Modified-Since", "Tue Nov 14 22:13:20 2023")], 304),
+            // A tag outranks a date.
+            (
+                &[("If-None-Match", other), ("If-Modified-Since", MODIFIED)],
+                200,
+            ),
+            (
+                &[("If-None-Match", &etag), ("If-Modified-Since", BEFORE)],
+                304,
+            ),
+            (&[("If-Match", &etag)], 200),
+            (&[("If-Match", "*")], 200),
+            (&[("If-Match", &strong_list)], 200),
+            (&[("If-Match", &weak)], 412),
+            (&[("If-Match", other)], 412),
+            (&[("If-Unmodified-Since", MODIFIED)], 200),
+            (&[("If-Unmodified-Since", AFTER)], 200),
+            (&[("If-Unmodified-Since", BEFORE)], 412),
+            (&[("If-Unmodified-Since", "yesterday")], 200),
+            (&[("If-Match", &etag), ("If-Unmodified-Since", BEFORE)], 200),
+            (&[("If-Match", other), ("If-Unmodified-Since", AFTER)], 412),
+            // What must not happen outranks what need not be sent.
+            (&[("If-Match", other), ("If-None-Match", &etag)], 412),
+            (&[("If-Match", &etag), ("If-None-Match", &etag)], 304),
+            (
+                &[("If-Unmodified-Since", BEFORE), ("If-None-Match", &etag)],
+                412,
+            ),
+            (
+                &[
+                    ("If-Unmodified-Since", AFTER),
+                    ("If-Modified-Since", MODIFIED),
+                ],
+                304,
+            ),
+            // Both outrank a range.
+            (&[("If-None-Match", &etag), ("Range", "bytes=0-1")], 304),
+            (&[("If-Match", other), ("Range", "bytes=0-1")], 412),
+            (&[("If-None-Match", other), ("Range", "bytes=0-1")], 206),
+        ];
+        for (fields, status) in cases {
+            for method in ["GET", "HEAD"] {
+                let status = if method == "HEAD" && *status == 206 {
+                    200
+                } else {
+                    *status
+                };
+                let answer = client.request(method, target, fields);
+                assert_eq!(answer.status, status, "{method} {target} {fields:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn not_modified_repeats_what_caches_store() {
+    let files = Files::with(&[("a.txt", b"a"), ("a.txt.gz", b"gz")]);
+    let server = Server::of(
+        files.root(),
+        &["--cache-control", "*=max-age=60", "--header", "X-Y: z"],
+    );
+    let mut client = server.connect();
+    let full = client.get("/a.txt");
+    let answer = client.get_with("/a.txt", &[("If-None-Match", full.etag())]);
+    answer.assert_status(304).assert_body(b"");
+    for field in ["ETag", "Cache-Control", "Vary", "X-Y", "Last-Modified"] {
+        assert!(full.field(field).is_some(), "{field}: {}", full.head);
+        assert_eq!(answer.field(field), full.field(field), "{field}");
+    }
+    assert!(
+        answer
+            .announced_length()
+            .is_none_or(|length| length == full.body.len() as u64)
+    );
+    assert_eq!(answer.field("Content-Type"), None);
+}
+
+#[test]
+fn preconditions_do_not_matter_to_what_is_not_there() {
+    let files = Files::with(&[("dir/x", b"")]);
+    let server = Server::of(files.root(), &[]);
+    let mut client = server.connect();
+    for (field, value) in [
+        ("If-Match", "\"x\""),
+        ("If-None-Match", "*"),
+        ("If-Unmodified-Since", BEFORE),
+    ] {
+        client
+            .get_with("/missing", &[(field, value)])
+            .assert_status(404);
+        client
+            .get_with("/dir", &[(field, value)])
+            .assert_status(301);
+    }
+}
+
+#[test]
+fn every_way_to_change_a_file_changes_its_tag() {
+    let files = Files::with(&[("f", b"0000")]);
+    let server = Server::of(files.root(), &[]);
+    let mut client = server.connect();
+    let mut seen = HashSet::new();
+    let mut check = |what: &str, content: &[u8]| {
+        settle();
+        let answer = client.get("/f");
+        answer.assert_status(200).assert_body(content);
+        assert!(seen.insert(answer.etag().to_owned()), "{what} kept the tag");
+        // And it is stable as long as nothing happens.
+        assert_eq!(client.get("/f").etag(), answer.etag(), "{what}");
+    };
+    check("nothing", b"0000");
+    files.edit("f", "1111");
+    make_old(files.path("f"));
+    check("an edit in place that restores size and mtime", b"1111");
+    files.replace("f", "2222");
+    check("a rename over it with the same size and mtime", b"2222");
+    fs::write(files.path("f"), "3333").unwrap();
+    check("a truncation and rewrite", b"3333");
+    files.remove("f");
+    files.write("f", "4444");
+    check("removal and creation", b"4444");
+    files.write("f", "44445");
+    check("an append", b"44445");
+}
+
+#[test]
+fn a_file_that_just_changed_gets_its_validators_a_moment_later() {
+    let files = Files::with(&[]);
+    let server = Server::of(files.root(), &[]);
+    let mut client = server.connect();
+    // Within one clock tick two contents can have the same time stamps, so a tag that was issued
+    // for the first would also fit the second.
+    for round in 0..30_u32 {
+        let content = format!("{round:04}");
+        fs::write(files.path("f"), &content).unwrap();
+        let answer = client.get("/f");
+        answer.assert_body(content.as_bytes());
+        assert_eq!(
+            answer.field("Last-Modified"),
+            None,
+            "its second is not over"
+        );
+        let Some(tag) = answer.field("ETag").map(str::to_owned) else {
+            continue;
+        };
+        let next = format!("{:04}", round + 1000);
+        fs::write(files.path("f"), &next).unwrap();
+        let changed = client.get_with("/f", &[("If-None-Match", &tag)]);
+        changed.assert_status(200).assert_body(next.as_bytes());
+    }
+    eventually("both validators of a file that rests", || {
+        let answer = client.get("/f");
+        answer.field("ETag").is_some() && answer.field("Last-Modified").is_some()
+    });
+}

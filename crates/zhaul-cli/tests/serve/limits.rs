@@ -1,0 +1,247 @@
+//! What one client may take: time, connections, requests, bandwidth.
+
+use std::time::{Duration, Instant};
+
+use crate::support::client::End;
+use crate::support::{Client, Files, Server, eventually, pattern};
+
+#[test]
+fn a_header_that_does_not_come_to_its_end_is_not_waited_for() {
+    let files = Files::with(&[("a", b"a")]);
+    let server = Server::of(files.root(), &["--header-timeout", "1"]);
+    let began = Instant::now();
+    let mut started = server.connect();
+    started.send("GET /a HTTP/1.1\r\nHost: h\r\n");
+    // A byte now and then does not help: what counts is the beginning of the request.
+    let mut dripping = server.connect();
+    dripping.send("GET /a HTTP/1.1\r\nHost: h\r\nX: ");
+    let mut second = server.connect();
+    second.get("/a").assert_status(200);
+    second.send("GET");
+    let mut dripped = 0;
+    while dripping.try_send("x").is_ok() && began.elapsed() < Duration::from_secs(10) {
+        dripped += 1;
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert!(
+        (5..40).contains(&dripped),
+        "{dripped} bytes at ten a second"
+    );
+    started.rest();
+    second.rest();
+    assert!(
+        began.elapsed() < Duration::from_secs(8),
+        "{:?}",
+        began.elapsed()
+    );
+}
+
+#[test]
+fn each_header_of_a_pipeline_has_its_own_time() {
+    let files = Files::with(&[("a", b"a")]);
+    let server = Server::of(files.root(), &["--header-timeout", "1"]);
+    let mut client = server.connect();
+    let request = "GET /a HTTP/1.1\r\nHost: h\r\n\r\n";
+    let (front, back) = request.split_at(20);
+    client.send(front);
+    let began = Instant::now();
+    // At no time is there nothing begun, and yet each request is complete within 0.2 s.
+    while began.elapsed() < Duration::from_secs(3) {
+        std::thread::sleep(Duration::from_millis(200));
+        client.send([back, front].concat());
+        client.answer().assert_status(200).assert_body(b"a");
+    }
+    let stopped = Instant::now();
+    client.assert_ended();
+    let took = stopped.elapsed();
+    assert!(
+        (Duration::from_millis(900)..Duration::from_secs(4)).contains(&took),
+        "a half header was kept for {took:?} at a limit of 1 s"
+    );
+}
+
+#[test]
+fn an_idle_connection_is_closed_and_a_busy_one_is_not() {
+    let files = Files::with(&[("a", b"a")]);
+    let server = Server::of(files.root(), &["--idle-timeout", "1"]);
+    let mut idle = server.connect();
+    idle.get("/a").assert_status(200);
+    let mut silent = server.connect();
+    let mut busy = server.connect();
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_millis(2500) {
+        busy.get("/a").assert_status(200);
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    assert_eq!(idle.rest(), (Vec::new(), End::Closed));
+    assert_eq!(silent.rest(), (Vec::new(), End::Closed));
+    assert!(
+        began.elapsed() < Duration::from_secs(8),
+        "{:?}",
+        began.elapsed()
+    );
+    busy.get("/a").assert_status(200);
+}
+
+/// Reads `bytes` every `pause` until the server cuts the answer or `most` has passed.
+fn read_slowly(
+    mut client: Client,
+    bytes: usize,
+    pause: Duration,
+    most: Duration,
+) -> (Client, bool) {
+    let began = Instant::now();
+    let mut buffer = vec![0; bytes];
+    while began.elapsed() < most {
+        std::thread::sleep(pause);
+        // What arrived before the reset can still be read, for a long time at this pace.
+        if client.was_reset() {
+            return (client, true);
+        }
+        if bytes > 0 && !matches!(client.read_some(&mut buffer), Ok(1..)) {
+            return (client, true);
+        }
+    }
+    (client, false)
+}
+
+#[test]
+fn a_client_that_takes_too_little_is_cut_off_and_a_slow_one_is_not() {
+    let content = pattern(32 << 20);
+    let files = Files::with(&[("large", &content), ("a", b"a")]);
+    // The average is over ten seconds. What the kernels buffer counts as taken, hence the rate.
+    let strict = Server::of(
+        files.root(),
+        &["--min-send-rate", "2000000", "--workers", "1"],
+    );
+    let lenient = Server::of(files.root(), &["--workers", "1"]);
+    let begin = |server: &Server| {
+        let mut client = server.connect();
+        client.ask("GET", "/large", &[]);
+        client.head_of_answer().assert_status(200);
+        client
+    };
+    let second = Duration::from_secs(1);
+    std::thread::scope(|scope| {
+        let reader = |server, bytes, pause, most| {
+            let client = begin(server);
+            scope.spawn(move || read_slowly(client, bytes, pause, most))
+        };
+        let stopped = reader(&strict, 0, second / 10, 30 * second);
+        let dripping = reader(&strict, 1, second, 30 * second);
+        // 60 kB/s are far above the default of 256 B/s, though the kernels buffer megabytes.
+        let slow = reader(&lenient, 6000, second / 10, 23 * second);
+        let began = Instant::now();
+        assert!(
+            stopped.join().unwrap().1,
+            "a client that stopped reading was kept for 30 s"
+        );
+        assert!(
+            dripping.join().unwrap().1,
+            "a client that takes a byte a second was kept for 30 s"
+        );
+        assert!(
+            began.elapsed() > 5 * second,
+            "cut off long before the average is over"
+        );
+        strict.connect().get("/a").assert_status(200);
+        let (_, was_cut) = slow.join().unwrap();
+        assert!(
+            !was_cut,
+            "a client that took 60 kB/s was cut off at a minimum of 256 B/s"
+        );
+    });
+}
+
+#[test]
+fn connections_beyond_the_limit_are_refused_and_told() {
+    let files = Files::with(&[("a", b"a")]);
+    let server = Server::of(files.root(), &["--max-connections", "3"]);
+    let mut held: Vec<Client> = (0..3).map(|_| server.connect()).collect();
+    for client in &mut held {
+        client.get("/a").assert_status(200);
+    }
+    let mut refused = server.connect();
+    let answer = refused.answer();
+    answer.assert_status(503);
+    assert!(answer.closes());
+    refused.assert_ended();
+    server.wait_for_warning(&["WARN", "refused a connection"]);
+    held[1].get("/a").assert_status(200);
+    held.pop();
+    eventually("a place for the next connection", || is_let_in(&server));
+}
+
+fn is_let_in(server: &Server) -> bool {
+    let mut client = server.connect();
+    client
+        .try_send("GET /a HTTP/1.1\r\nHost: h\r\n\r\n")
+        .is_ok()
+        && client
+            .try_answer("GET")
+            .is_ok_and(|answer| answer.status == 200)
+}
+
+#[test]
+fn connections_of_one_address_are_counted() {
+    let files = Files::with(&[("a", b"a")]);
+    let server = Server::of(files.root(), &["--max-connections-per-address", "2"]);
+    let mut held: Vec<Client> = (0..2).map(|_| server.connect()).collect();
+    for client in &mut held {
+        client.get("/a").assert_status(200);
+    }
+    let mut refused = server.connect();
+    refused.answer().assert_status(429);
+    refused.assert_ended();
+    // Another address of this machine.
+    let other = from_address("127.0.0.2", &server);
+    other
+        .expect("127.0.0.0/8 is ours")
+        .get("/a")
+        .assert_status(200);
+    drop(held);
+    eventually("a place for the address", || is_let_in(&server));
+}
+
+fn from_address(address: &str, server: &Server) -> std::io::Result<Client> {
+    use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+    let fd = socket(AddressFamily::INET, SocketType::STREAM, None)?;
+    let ip: std::net::IpAddr = address.parse().unwrap();
+    bind(&fd, &std::net::SocketAddr::new(ip, 0))?;
+    connect(&fd, &server.address())?;
+    Ok(Client::of_tcp_stream(fd.into()))
+}
+
+#[test]
+fn the_last_request_of_a_connection_is_answered_and_closes_it() {
+    let files = Files::with(&[("a", b"a"), ("large", &pattern(300_000))]);
+    let server = Server::of(files.root(), &["--max-requests-per-connection", "3"]);
+    for last in ["/a", "/large", "/missing"] {
+        let mut client = server.connect();
+        assert!(!client.get("/a").closes());
+        assert!(!client.get("/missing").closes());
+        client.ask("GET", last, &[]);
+        client.ask("GET", "/a", &[]);
+        assert!(client.answer().closes(), "{last}");
+        client.assert_ended();
+    }
+}
+
+#[test]
+fn a_connection_is_no_faster_than_its_rate() {
+    let content = pattern(3_000_000);
+    let files = Files::with(&[("large", &content)]);
+    let server = Server::of(files.root(), &["--rate", "1000000"]);
+    let mut client = server.connect();
+    let began = Instant::now();
+    client
+        .get("/large")
+        .assert_status(200)
+        .assert_body(&content);
+    let took = began.elapsed();
+    assert!(
+        took > Duration::from_millis(2000),
+        "3 MB at 1 MB/s in {took:?}"
+    );
+    assert!(took < Duration::from_secs(8), "3 MB at 1 MB/s in {took:?}");
+}

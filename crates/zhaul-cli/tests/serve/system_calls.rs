@@ -1,0 +1,256 @@
+//! Zero-copy, checked: the server's own system calls are traced and counted.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::support::{Client, Files, Serve, Server, eventually, has_program, pattern, skip};
+
+/// A server under strace; `None` says why that is not possible here.
+fn traced(files: &Files, arguments: &[&str]) -> Result<(Server, PathBuf), String> {
+    if !has_program("strace") {
+        return Err("strace is not installed".to_owned());
+    }
+    let trial = Command::new("strace")
+        .args(["-f", "-o", "/dev/null", "true"])
+        .output()
+        .unwrap();
+    if !trial.status.success() {
+        return Err(format!(
+            "ptrace: {}",
+            String::from_utf8_lossy(&trial.stderr)
+        ));
+    }
+    let trace = files.outside().join("trace");
+    // -D makes the server our child, not strace's, so that it can be ended by its id.
+    let wrapper = [
+        "strace",
+        "-D",
+        "-f",
+        "-qq",
+        "-s",
+        "64",
+        "-e",
+        "signal=none",
+        "-o",
+    ];
+    let words = wrapper
+        .into_iter()
+        .map(str::to_owned)
+        .chain([trace.display().to_string()]);
+    let server = Serve::new(files.root())
+        .under(words)
+        .args(arguments.iter().copied())
+        .start();
+    Ok((server, trace))
+}
+
+/// One finished system call.
+#[derive(Debug)]
+struct Call {
+    name: String,
+    text: String,
+    result: i64,
+}
+
+/// The calls between the requests for `/begin` and `/end`.
+fn calls_between_marks(
+    client: &mut Client,
+    trace: &Path,
+    work: impl FnOnce(&mut Client),
+) -> Vec<Call> {
+    client.get("/begin").assert_status(404);
+    work(client);
+    client.get("/end").assert_status(404);
+    // strace writes behind.
+    eventually("the mark in the trace", || {
+        fs::read_to_string(trace).unwrap().contains("GET /end")
+    });
+    let text = fs::read_to_string(trace).unwrap();
+    let calls: Vec<Call> = text.lines().filter_map(parse).collect();
+    let at = |mark: &str| {
+        calls
+            .iter()
+            .position(|call| call.text.contains(mark))
+            .unwrap()
+    };
+    let (begin, end) = (at("GET /begin"), at("GET /end"));
+    // Behind the answer to the first mark.
+    let mut between: Vec<Call> = calls.into_iter().take(end).skip(begin + 1).collect();
+    let answer = between
+        .iter()
+        .position(|call| call.name == "sendto")
+        .unwrap();
+    between.drain(..=answer);
+    between
+}
+
+/// A line such as `123 sendto(9, "..."..., 180, MSG_NOSIGNAL, NULL, 0) = 180`. Of a call that was
+/// interrupted by another thread's only the end has the result, and only that is counted.
+fn parse(line: &str) -> Option<Call> {
+    let (_, text) = line.split_once(' ')?;
+    let text = text.trim_start();
+    if text.contains("<unfinished") || text.starts_with("+++") || text.starts_with("---") {
+        return None;
+    }
+    let name = match text.strip_prefix("<... ") {
+        Some(resumed) => resumed.split_once(' ')?.0,
+        None => text.split_once('(')?.0,
+    };
+    let result = text.rsplit_once(" = ")?.1.split_whitespace().next()?;
+    let result = result.parse().unwrap_or(0);
+    Some(Call {
+        name: name.to_owned(),
+        text: text.to_owned(),
+        result,
+    })
+}
+
+fn bytes_through(calls: &[Call], names: &[&str]) -> i64 {
+    let matching = calls
+        .iter()
+        .filter(|call| names.contains(&call.name.as_str()));
+    matching.map(|call| call.result.max(0)).sum()
+}
+
+const COPYING: &[&str] = &[
+    "read",
+    "pread64",
+    "readv",
+    "preadv",
+    "preadv2",
+    "write",
+    "writev",
+    "pwrite64",
+    "send",
+    "sendto",
+    "sendmsg",
+    "recv",
+    "recvfrom",
+    "recvmsg",
+    "process_vm_readv",
+];
+
+#[test]
+fn a_large_file_goes_through_sendfile() {
+    const NAME: &str = "a_large_file_goes_through_sendfile";
+    const SIZE: usize = 32 << 20;
+    let content = pattern(SIZE);
+    let files = Files::with(&[("large", &content)]);
+    let (server, trace) = match traced(&files, &["--workers", "1"]) {
+        Ok(traced) => traced,
+        Err(why) => skip!(NAME, "{why}"),
+    };
+    let mut client = server.connect();
+    let calls = calls_between_marks(&mut client, &trace, |client| {
+        client
+            .get("/large")
+            .assert_status(200)
+            .assert_body(&content);
+    });
+    let sent = bytes_through(&calls, &["sendfile", "sendfile64"]);
+    assert_eq!(sent, SIZE as i64, "{:?}", summary(&calls));
+    let copied = bytes_through(&calls, COPYING);
+    assert!(
+        copied < 16_384,
+        "{copied} bytes were copied: {:?}",
+        summary(&calls)
+    );
+    assert!(
+        !calls
+            .iter()
+            .any(|call| call.text.starts_with("mmap(NULL, 33554432"))
+    );
+}
+
+#[test]
+fn copy_mode_is_seen_to_copy() {
+    // The counter-proof: the same count tells a server that copies from one that does not.
+    const NAME: &str = "copy_mode_is_seen_to_copy";
+    const SIZE: usize = 4 << 20;
+    let content = pattern(SIZE);
+    let files = Files::with(&[("large", &content)]);
+    let (server, trace) = match traced(&files, &["--workers", "1", "--stability", "copy"]) {
+        Ok(traced) => traced,
+        Err(why) => skip!(NAME, "{why}"),
+    };
+    let mut client = server.connect();
+    let calls = calls_between_marks(&mut client, &trace, |client| {
+        client
+            .get("/large")
+            .assert_status(200)
+            .assert_body(&content);
+    });
+    assert_eq!(bytes_through(&calls, &["sendfile", "sendfile64"]), 0);
+    assert!(
+        bytes_through(&calls, COPYING) >= SIZE as i64,
+        "{:?}",
+        summary(&calls)
+    );
+}
+
+#[test]
+fn a_resident_small_file_costs_four_calls_at_most() {
+    const NAME: &str = "a_resident_small_file_costs_four_calls_at_most";
+    const REQUESTS: usize = 100;
+    let files = Files::with(&[
+        ("small.html", &pattern(4000)),
+        ("small.html.gz", &pattern(1000)),
+        ("site/index.html", b"home"),
+        ("alone.js", &pattern(60_000)),
+    ]);
+    let (server, trace) = match traced(&files, &["--workers", "1"]) {
+        Ok(traced) => traced,
+        Err(why) => skip!(NAME, "{why}"),
+    };
+    for (target, fields) in [
+        ("/small.html", &[][..]),
+        (
+            "/small.html",
+            &[("Accept-Encoding", "gzip, deflate, br, zstd")],
+        ),
+        ("/alone.js", &[]),
+        ("/alone.js", &[("Accept-Encoding", "gzip")]),
+        ("/site/", &[("Accept-Encoding", "gzip")]),
+    ] {
+        let mut client = server.connect();
+        client.get_with(target, fields).assert_status(200);
+        client.get_with(target, fields).assert_status(200);
+        fs::write(&trace, "").unwrap();
+        let calls = calls_between_marks(&mut client, &trace, |client| {
+            for _ in 0..REQUESTS {
+                client.get_with(target, fields).assert_status(200);
+            }
+        });
+        let counted: Vec<_> = calls
+            .iter()
+            .filter(|call| !call.name.starts_with("epoll_"))
+            .collect();
+        let received = counted
+            .iter()
+            .filter(|call| call.text.contains("GET "))
+            .count();
+        assert_eq!(
+            received,
+            REQUESTS,
+            "one recv for each request: {:?}",
+            summary(&calls)
+        );
+        // A little room for what happens once in a while, such as a sweep.
+        assert!(
+            counted.len() <= REQUESTS * 4 + 4,
+            "{} calls for {REQUESTS} requests of {target} {fields:?}: {:?}",
+            counted.len(),
+            summary(&calls)
+        );
+    }
+}
+
+/// How often each call was made.
+fn summary(calls: &[Call]) -> std::collections::BTreeMap<&str, usize> {
+    let mut counts = std::collections::BTreeMap::new();
+    for call in calls {
+        *counts.entry(call.name.as_str()).or_insert(0) += 1;
+    }
+    counts
+}

@@ -1,0 +1,174 @@
+//! Why a transfer stopped before its end.
+
+use std::fmt;
+
+use crate::errno::Errno;
+use crate::op::Operation;
+use crate::plan::Rejection;
+use crate::refusal::Refusal;
+use crate::route::Route;
+use crate::summary::Summary;
+
+/// A transfer that did not finish: the cause, and the account up to there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TransferError {
+    /// Why it stopped.
+    pub cause: Cause,
+    /// What was done until then; `summary.moved` bytes reached the sink.
+    pub summary: Summary,
+    /// Pages of a leased source are still queued in the sink by reference. Before the lease is
+    /// dropped, or the kernel takes it away, the connection has to be reset (closed with a linger
+    /// of 0), or the receiver may get what an editor writes.
+    pub in_flight: bool,
+}
+
+/// Why a transfer stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Cause {
+    /// A system call failed.
+    Io {
+        /// Which.
+        operation: Operation,
+        /// How.
+        errno: Errno,
+    },
+    /// The file became shorter than what was announced.
+    Truncated {
+        /// Where the file ends now.
+        size: u64,
+    },
+    /// The file was edited in place or replaced while its pages were sent.
+    Changed,
+    /// The source ended before the length asked for; nobody shortened it, it never had more.
+    SourceEnded,
+    /// A write was accepted and took no byte.
+    SinkStalled,
+    /// The lease broke: somebody is about to write to the file.
+    LeaseBroken,
+    /// The caller cancelled.
+    Cancelled,
+    /// The deadline passed.
+    DeadlineExceeded,
+    /// The only route asked for cannot be taken.
+    RouteRefused {
+        /// The route.
+        route: Route,
+        /// Why not.
+        rejection: Rejection,
+    },
+    /// No route can do what was asked.
+    Refused {
+        /// Why not.
+        refusal: Refusal,
+    },
+    /// Source and sink are the same file and the ranges overlap: the copy would read its own
+    /// output.
+    SameFile,
+}
+
+impl TransferError {
+    /// An error of a driver before there was a transfer.
+    pub const fn before_start(operation: Operation, errno: Errno) -> Self {
+        Self::without_transfer(Cause::Io { operation, errno })
+    }
+
+    /// A request that a driver refuses.
+    pub const fn refused(refusal: Refusal) -> Self {
+        Self::without_transfer(Cause::Refused { refusal })
+    }
+
+    const fn without_transfer(cause: Cause) -> Self {
+        let summary = Summary {
+            moved: 0,
+            stranded: 0,
+            route: Route::ReadWrite,
+            changes: Vec::new(),
+            calls: 0,
+            ending: None,
+            grew: false,
+        };
+        Self {
+            cause,
+            summary,
+            in_flight: false,
+        }
+    }
+
+    /// Bytes that the sink took before it stopped.
+    pub const fn moved(&self) -> u64 {
+        self.summary.moved
+    }
+
+    /// The error number, if a system call failed.
+    pub const fn errno(&self) -> Option<Errno> {
+        match self.cause {
+            Cause::Io { errno, .. } => Some(errno),
+            _ => None,
+        }
+    }
+
+    /// True if the other side of the sink went away: reset, closed, timed out or unreachable.
+    pub const fn is_disconnect(&self) -> bool {
+        match self.cause {
+            Cause::Io { operation, errno } => {
+                let is_about_the_sink = matches!(
+                    operation,
+                    Operation::Write | Operation::Sendfile | Operation::Splice | Operation::Wait
+                );
+                is_about_the_sink && errno.is_disconnect()
+            }
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io { operation, errno } => write!(f, "{operation}: {errno}"),
+            Self::Truncated { size } => write!(f, "the file was truncated to {size} bytes"),
+            Self::Changed => f.write_str("the file changed while it was sent"),
+            Self::SourceEnded => f.write_str("the source ended before the length asked for"),
+            Self::SinkStalled => f.write_str("the sink took no byte"),
+            Self::LeaseBroken => f.write_str("somebody is about to write to the file"),
+            Self::Cancelled => f.write_str("cancelled"),
+            Self::DeadlineExceeded => f.write_str("the deadline passed"),
+            Self::RouteRefused { route, rejection } => write!(f, "{route} refused: {rejection}"),
+            Self::Refused { refusal } => write!(f, "refused: {refusal}"),
+            Self::SameFile => f.write_str("source and sink overlap in one file"),
+        }
+    }
+}
+
+impl fmt::Display for TransferError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (after {} bytes", self.cause, self.summary.moved)?;
+        if self.summary.stranded > 0 {
+            write!(f, ", {} more lost on the way", self.summary.stranded)?;
+        }
+        f.write_str(")")
+    }
+}
+
+impl std::error::Error for TransferError {}
+
+/// For callers who deal in [`std::io::Error`]: the kind follows the cause, the account is the
+/// inner error.
+impl From<TransferError> for std::io::Error {
+    fn from(error: TransferError) -> Self {
+        use std::io::ErrorKind;
+        let kind = match error.cause {
+            Cause::Io { errno, .. } => Self::from_raw_os_error(errno.raw()).kind(),
+            Cause::Truncated { .. } | Cause::SourceEnded => ErrorKind::UnexpectedEof,
+            Cause::Changed | Cause::LeaseBroken => ErrorKind::ResourceBusy,
+            Cause::SinkStalled => ErrorKind::WriteZero,
+            // Not Interrupted, which the standard library takes for EINTR and tries again.
+            Cause::Cancelled => ErrorKind::Other,
+            Cause::DeadlineExceeded => ErrorKind::TimedOut,
+            Cause::RouteRefused { .. } => ErrorKind::Unsupported,
+            Cause::Refused { .. } | Cause::SameFile => ErrorKind::InvalidInput,
+        };
+        Self::new(kind, error)
+    }
+}

@@ -1,0 +1,61 @@
+//! Requests that no route can honour.
+
+use std::fmt;
+
+use crate::ask::Ask;
+use crate::facts::{SinkFacts, SinkKind, SourceFacts, SourceKind};
+
+/// Why a transfer is refused before anything moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The source keeps message boundaries. A transfer is a stream of bytes cut wherever a buffer
+    /// or a chunk ends, and the kernel drops the rest of a message of which less was read.
+    SourceKeepsMessages,
+    /// A place in the sink was asked for, and the sink is opened with `O_APPEND`, which writes at
+    /// the end whatever the place.
+    SinkAppends,
+    /// A place in the sink was asked for, and the sink is a stream, which has none.
+    SinkIsStream,
+    /// [`Stability::Leased`](crate::Stability::Leased) without a lease.
+    NoLease,
+    /// The lease is on another file than the source.
+    LeaseOnAnotherFile,
+    /// The source is a stream that was handed to an asynchronous driver as a file, which is
+    /// thought to be always ready.
+    SourceNotAttached,
+    /// The sink is a stream that was handed to an asynchronous driver as a file.
+    SinkNotAttached,
+}
+
+impl Refusal {
+    /// What no route can do between these two ends.
+    pub(crate) fn of(source: &SourceFacts, sink: &SinkFacts, ask: &Ask) -> Option<Self> {
+        if source.kind == SourceKind::MessageSocket {
+            return Some(Self::SourceKeepsMessages);
+        }
+        ask.sink_offset?;
+        if sink.kind.is_socket() || sink.kind == SinkKind::Pipe {
+            return Some(Self::SinkIsStream);
+        }
+        sink.append.then_some(Self::SinkAppends)
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::SourceKeepsMessages => "the source keeps message boundaries",
+            Self::SinkAppends => "an offset was asked for in a sink opened for appending",
+            Self::SinkIsStream => "an offset was asked for in a sink that is a stream",
+            Self::NoLease => "the source is said to be leased, and there is no lease",
+            Self::LeaseOnAnotherFile => "the lease is on another file",
+            Self::SourceNotAttached => {
+                "the source is a stream and not known to the runtime (use Attached or AsyncFd)"
+            }
+            Self::SinkNotAttached => {
+                "the sink is a stream and not known to the runtime (use Attached or AsyncFd)"
+            }
+        })
+    }
+}

@@ -1,0 +1,97 @@
+//! What a transfer tells about itself.
+
+use std::time::Duration;
+
+use crate::error::{Cause, TransferError};
+use crate::plan::Plan;
+use crate::route::Route;
+use crate::summary::{RouteChange, Summary};
+
+use super::release::Release;
+use super::{Machine, Transfer};
+
+impl Transfer {
+    /// The plan it started with.
+    pub const fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The route taken now.
+    pub const fn route(&self) -> Route {
+        match self.machine {
+            Machine::ReadWrite(_) => Route::ReadWrite,
+            Machine::MmapWrite(_) => Route::MmapWrite,
+            Machine::Sendfile => Route::Sendfile,
+            Machine::Splice(_) => Route::Splice,
+            Machine::CopyFileRange => Route::CopyFileRange,
+        }
+    }
+
+    /// Bytes that the sink took so far.
+    pub const fn moved(&self) -> u64 {
+        self.ledger.moved
+    }
+
+    /// System calls reported so far.
+    pub const fn calls(&self) -> u64 {
+        self.ledger.calls
+    }
+
+    /// Changes of route so far.
+    pub fn changes(&self) -> &[RouteChange] {
+        &self.changes
+    }
+
+    /// Bytes in the pipe between source and sink. At 0 the driver may give the pipe back; a pipe
+    /// that is not empty when the transfer ends must be closed.
+    pub const fn pipe_bytes(&self) -> u64 {
+        match &self.machine {
+            Machine::Splice(machine) => machine.pipe_bytes(),
+            _ => 0,
+        }
+    }
+
+    /// When to give up, on the driver's clock.
+    pub const fn deadline(&self) -> Option<Duration> {
+        self.deadline
+    }
+
+    /// Where a seekable source will be read last, as far as it is known: for reading ahead.
+    pub const fn source_end(&self) -> Option<u64> {
+        self.ledger.source_end()
+    }
+
+    /// The account so far.
+    pub fn summary(&self) -> Summary {
+        Summary {
+            moved: self.ledger.moved,
+            stranded: self.ledger.stranded(),
+            route: self.route(),
+            changes: self.changes.clone(),
+            calls: self.ledger.calls,
+            ending: self.ending,
+            grew: self.guard.grew,
+        }
+    }
+
+    pub(super) fn is_in_place(&self) -> bool {
+        let by_reference = |route| matches!(route, Route::Sendfile | Route::Splice);
+        by_reference(self.route()) || self.changes.iter().any(|change| by_reference(change.from))
+    }
+
+    /// Pages of a leased source may still be queued in the sink by reference.
+    pub(super) fn is_in_flight(&self) -> bool {
+        self.leased_in_place
+            && self.release != Release::Released
+            && self.ledger.moved > 0
+            && self.is_in_place()
+    }
+
+    pub(super) fn error(&self, cause: Cause) -> TransferError {
+        TransferError {
+            cause,
+            summary: self.summary(),
+            in_flight: self.is_in_flight(),
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! The account of a transfer: what was taken, what was delivered, what may be taken next.
+
+use std::time::Duration;
+
+use crate::ask::{Ask, Length};
+use crate::facts::{SinkFacts, SourceFacts, SourceKind};
+
+use super::throttle::Throttle;
+
+#[derive(Debug)]
+pub(super) struct Ledger {
+    source_is_seekable: bool,
+    source_is_file: bool,
+    pub(super) source_is_pipe: bool,
+    pub(super) source_is_socket: bool,
+    pub(super) sink_is_pipe: bool,
+    sink_is_socket: bool,
+    start: u64,
+    sink_start: Option<u64>,
+    limit: Option<u64>,
+    /// Bytes that left the source.
+    taken: u64,
+    /// Bytes that the sink took.
+    pub(super) moved: u64,
+    /// System calls reported.
+    pub(super) calls: u64,
+    chunk_bytes: u64,
+    chunk_left: u64,
+    budget_bytes: u64,
+    budget_left: u64,
+    calls_at_rest: u64,
+    throttle: Option<Box<Throttle>>,
+}
+
+impl Ledger {
+    pub(super) fn new(source: &SourceFacts, sink: &SinkFacts, ask: &Ask) -> Self {
+        let budget_bytes = ask.budget_bytes.max(1) as u64;
+        Self {
+            source_is_seekable: source.seekable,
+            source_is_file: source.kind.is_page_cache(),
+            source_is_pipe: source.kind.is_pipe(),
+            source_is_socket: source.kind == SourceKind::StreamSocket,
+            sink_is_pipe: sink.kind.is_pipe(),
+            sink_is_socket: sink.kind.is_socket(),
+            start: if source.seekable { ask.offset } else { 0 },
+            sink_start: ask.sink_offset,
+            limit: match ask.length {
+                Length::Exact(bytes) => Some(bytes),
+                Length::ToEnd => None,
+            },
+            taken: 0,
+            moved: 0,
+            calls: 0,
+            chunk_bytes: (ask.chunk_bytes.max(1) as u64).min(MAX_CALL_BYTES),
+            chunk_left: 0,
+            budget_bytes,
+            budget_left: budget_bytes,
+            calls_at_rest: 0,
+            throttle: ask.throttle.map(|rate| Box::new(Throttle::new(rate))),
+        }
+    }
+
+    pub(super) const fn is_seekable(&self) -> bool {
+        self.source_is_seekable
+    }
+
+    /// Where the next byte is read, for sources that have such a place.
+    pub(super) const fn source_offset(&self) -> Option<u64> {
+        if self.source_is_seekable {
+            Some(self.offset())
+        } else {
+            None
+        }
+    }
+
+    pub(super) const fn offset(&self) -> u64 {
+        self.start + self.taken
+    }
+
+    /// Where the next byte is written, if the caller asked for a place.
+    pub(super) fn sink_offset(&self) -> Option<u64> {
+        self.sink_start.map(|start| start + self.moved)
+    }
+
+    pub(super) const fn in_transit(&self) -> u64 {
+        self.taken - self.moved
+    }
+
+    /// Bytes that neither side has: a file can be read again, a stream cannot.
+    pub(super) const fn stranded(&self) -> u64 {
+        if self.source_is_seekable {
+            0
+        } else {
+            self.in_transit()
+        }
+    }
+
+    pub(super) const fn remaining(&self) -> Option<u64> {
+        match self.limit {
+            Some(limit) => Some(limit - self.taken),
+            None => None,
+        }
+    }
+
+    pub(super) const fn source_end(&self) -> Option<u64> {
+        match self.limit {
+            Some(limit) if self.source_is_seekable => Some(self.start.saturating_add(limit)),
+            _ => None,
+        }
+    }
+
+    /// How much the next call may take from the source.
+    pub(super) fn take_len(&self) -> usize {
+        let mut len = self.chunk_left.min(self.remaining().unwrap_or(u64::MAX));
+        if let Some(throttle) = &self.throttle {
+            len = len.min(throttle.quantum_bytes());
+        }
+        usize::try_from(len).unwrap_or(usize::MAX)
+    }
+
+    /// True if more bytes are certain to follow the next `len` at once: only a file has them
+    /// ready, and only within a chunk (the next one may have to come from the disk first), and only
+    /// if the caller said how many, and no throttle spreads them out. A cork on anything less
+    /// certain stalls the receiver for up to 200 ms. Only sockets know the flag.
+    pub(super) fn is_more_certain_after(&self, len: u64) -> bool {
+        let in_chunk = self.chunk_left + self.in_transit() > len;
+        let left = in_chunk && self.limit.is_some_and(|limit| limit - self.moved > len);
+        left && self.source_is_file && self.sink_is_socket && self.throttle.is_none()
+    }
+
+    /// Bytes left the source and are on their way.
+    pub(super) fn take(&mut self, bytes: usize) {
+        let bytes = bytes as u64;
+        self.taken += bytes;
+        self.chunk_left = self.chunk_left.saturating_sub(bytes);
+        if let Some(throttle) = &mut self.throttle {
+            throttle.take(bytes);
+        }
+    }
+
+    /// Bytes that were on their way reached the sink.
+    pub(super) fn deliver(&mut self, bytes: usize) {
+        let bytes = bytes as u64;
+        self.moved += bytes;
+        self.budget_left = self.budget_left.saturating_sub(bytes);
+        debug_assert!(
+            self.moved <= self.taken,
+            "nothing is delivered that was not taken"
+        );
+    }
+
+    /// Bytes went from the source to the sink in one call.
+    pub(super) fn pass(&mut self, bytes: usize) {
+        self.take(bytes);
+        self.deliver(bytes);
+    }
+
+    pub(super) const fn is_chunk_done(&self) -> bool {
+        self.chunk_left == 0
+    }
+
+    /// Opens the chunk that ends at the next multiple of the chunk size in the source, so that
+    /// chunks of different transfers of one file coincide and their residency can be remembered.
+    pub(super) const fn open_chunk(&mut self) {
+        self.chunk_left = self.chunk_bytes - self.offset() % self.chunk_bytes;
+    }
+
+    pub(super) const fn is_budget_spent(&self) -> bool {
+        self.budget_left == 0 || self.calls - self.calls_at_rest >= MAX_CALLS_WITHOUT_REST
+    }
+
+    /// Others had their turn.
+    pub(super) const fn rest(&mut self) {
+        self.budget_left = self.budget_bytes;
+        self.calls_at_rest = self.calls;
+    }
+
+    pub(super) fn tick(&mut self, now: Duration) {
+        if let Some(throttle) = &mut self.throttle {
+            throttle.tick(now);
+        }
+    }
+
+    pub(super) fn pause_until(&self) -> Option<Duration> {
+        self.throttle
+            .as_ref()
+            .and_then(|throttle| throttle.pause_until())
+    }
+}
+
+/// `splice(2)` refuses more than this in one call with EINVAL; sendfile stops at 0x7ffff000.
+const MAX_CALL_BYTES: u64 = 1 << 30;
+
+/// A source that trickles (one-byte segments) must not hold a thread by never spending its bytes.
+const MAX_CALLS_WITHOUT_REST: u64 = 128;

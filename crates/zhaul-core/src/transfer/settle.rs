@@ -1,0 +1,159 @@
+//! What follows from a result: going on, waiting, another route, the end.
+
+use crate::errno::Errno;
+use crate::error::{Cause, TransferError};
+use crate::op::{Interest, Operation};
+use crate::route::Route;
+use crate::summary::{Ending, RouteChange, Why};
+
+use super::guard::Check;
+use super::mmap_write::MmapWrite;
+use super::read_write::ReadWrite;
+use super::splice::Splice;
+use super::{Machine, Transfer};
+
+/// What a route makes of a result.
+#[derive(Clone, Copy)]
+pub(super) enum Outcome {
+    /// The ledger is up to date; go on.
+    Progress,
+    /// Nothing happened; wait.
+    Blocked(Interest),
+    /// The source has no more.
+    SourceEnded,
+    /// The version decides what the result means.
+    Ask(Check),
+    /// The route ends here, with nothing in transit.
+    Fall(Why),
+    /// The transfer ends here.
+    Fail(Cause),
+}
+
+impl Transfer {
+    pub(super) fn settle(&mut self, outcome: Outcome) -> Result<(), TransferError> {
+        if let Some(stop) = self.stop {
+            // Flushing what was in transit: whatever came of it, this is the end, unless more of
+            // it can go at once.
+            return match outcome {
+                Outcome::Progress if self.ledger.in_transit() > 0 => Ok(()),
+                _ => self.end(stop.cause()),
+            };
+        }
+        match outcome {
+            Outcome::Progress => Ok(()),
+            Outcome::Blocked(interest) => {
+                self.blocked = Some(interest);
+                Ok(())
+            }
+            Outcome::SourceEnded => self.source_ended(),
+            Outcome::Ask(check) => {
+                self.guard.check = Some(check);
+                Ok(())
+            }
+            Outcome::Fall(why) => self.fall(why),
+            Outcome::Fail(cause) => self.end(cause),
+        }
+    }
+
+    pub(super) fn source_ended(&mut self) -> Result<(), TransferError> {
+        let doubtful = self.ledger.moved == 0
+            && self.ledger.is_seekable()
+            && !self.only
+            && matches!(
+                self.route(),
+                Route::Sendfile | Route::Splice | Route::CopyFileRange
+            );
+        if doubtful {
+            self.change_route(Route::ReadWrite, Why::EndUnconfirmed);
+            return Ok(());
+        }
+        let exact = self.ledger.remaining().is_some();
+        if self.guard.knows_version() && (exact || self.route() == Route::MmapWrite) {
+            self.guard.check = Some(Check::End);
+            return Ok(());
+        }
+        if exact {
+            return self.end(Cause::SourceEnded);
+        }
+        self.finish(Ending::SourceEnd);
+        Ok(())
+    }
+
+    pub(super) fn fall(&mut self, why: Why) -> Result<(), TransferError> {
+        debug_assert_eq!(
+            self.ledger.in_transit(),
+            0,
+            "a route is left at a byte-exact point"
+        );
+        let next = if self.only {
+            None
+        } else {
+            self.plan.after(self.route())
+        };
+        match next {
+            Some(route) => {
+                self.change_route(route, why);
+                Ok(())
+            }
+            None => self.end(match why {
+                Why::Refused { operation, errno } => Cause::Io { operation, errno },
+                Why::PipePoolExhausted | Why::PipeAgain | Why::EndUnconfirmed => Cause::Io {
+                    operation: Operation::Splice,
+                    errno: Errno::EMFILE,
+                },
+            }),
+        }
+    }
+
+    pub(super) fn change_route(&mut self, to: Route, why: Why) {
+        self.note_change(self.route(), to, why);
+        self.machine = self.machine_for(to);
+    }
+
+    pub(super) fn note_change(&mut self, from: Route, to: Route, why: Why) {
+        self.changes.push(RouteChange {
+            from,
+            to,
+            moved: self.ledger.moved,
+            why,
+        });
+    }
+
+    pub(super) fn machine_for(&self, route: Route) -> Machine {
+        match route {
+            Route::ReadWrite => Machine::ReadWrite(ReadWrite::default()),
+            Route::MmapWrite => Machine::MmapWrite(MmapWrite::new(&self.host, &self.guard)),
+            Route::Sendfile => Machine::Sendfile,
+            Route::Splice => Machine::Splice(Splice::new(&self.ledger)),
+            Route::CopyFileRange => Machine::CopyFileRange,
+        }
+    }
+}
+
+/// True if the errno means that the kernel does not do this between these two ends, so that
+/// another route may. If it is the descriptor's fault instead, read and write will say the same.
+pub(super) fn is_refusal(errno: Errno) -> bool {
+    matches!(
+        errno,
+        Errno::EINVAL
+            | Errno::ENOSYS
+            | Errno::EOPNOTSUPP
+            | Errno::EXDEV
+            | Errno::EBADF
+            | Errno::EPERM
+            | Errno::EACCES
+            | Errno::ESPIPE
+            | Errno::ETXTBSY
+            | Errno::ENODEV
+            | Errno::ENOMEM
+            | Errno::EOVERFLOW
+    )
+}
+
+pub(super) fn failure(operation: Operation, errno: Errno) -> Outcome {
+    if is_refusal(errno) {
+        Outcome::Fall(Why::Refused { operation, errno })
+    } else {
+        Outcome::Fail(Cause::Io { operation, errno })
+    }
+}

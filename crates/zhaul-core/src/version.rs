@@ -1,0 +1,149 @@
+//! What identifies the content of a file at one moment, as far as `stat(2)` can tell.
+//!
+//! Two equal versions do not prove equal bytes: an edit within one timestamp tick (a jiffy, 1 to
+//! 10 ms, before the multigrain timestamps of Linux 6.13) is invisible. Two different versions do
+//! not prove different bytes either, so the differences are named by [`Drift`] and the transfer
+//! decides which of them stop it.
+
+/// A point in time as `stat(2)` reports it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp {
+    /// Seconds since the epoch.
+    pub seconds: i64,
+    /// Nanoseconds, below 1,000,000,000.
+    pub nanoseconds: u32,
+}
+
+/// The identity and the state of a file, from one `stat(2)`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Version {
+    /// Device that holds the file.
+    pub dev: u64,
+    /// Inode number on that device.
+    pub ino: u64,
+    /// Length in bytes.
+    pub size: u64,
+    /// Last change of the content.
+    pub mtime: Timestamp,
+    /// Last change of the inode, which programs cannot set back.
+    pub ctime: Timestamp,
+    /// Names that the inode has. It tells a file that was renamed over or unlinked (ctime moves,
+    /// content does not) from one whose mtime was set back after an edit.
+    pub nlink: u64,
+}
+
+/// How a later version differs from an earlier one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Drift {
+    /// No difference.
+    Same,
+    /// Only ctime and the count of names differ: linked, unlinked or renamed over. The content
+    /// is the same, which is what deploying by rename relies on.
+    Relinked,
+    /// Longer than before. `stat(2)` cannot tell an append from an edit that also appends, so
+    /// growth is always taken for an append.
+    Grown,
+    /// Shorter than before.
+    Truncated,
+    /// Same length, other times.
+    Edited,
+    /// Another file.
+    Replaced,
+}
+
+impl Version {
+    /// Names the difference between this version and a later one.
+    pub fn drift_to(&self, later: &Self) -> Drift {
+        if (self.dev, self.ino) != (later.dev, later.ino) {
+            return Drift::Replaced;
+        }
+        if later.size < self.size {
+            return Drift::Truncated;
+        }
+        if later.size > self.size {
+            return Drift::Grown;
+        }
+        match (
+            self.mtime == later.mtime,
+            self.ctime == later.ctime,
+            self.nlink == later.nlink,
+        ) {
+            (true, true, _) => Drift::Same,
+            (true, false, false) => Drift::Relinked,
+            _ => Drift::Edited,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn version() -> Version {
+        let at = Timestamp {
+            seconds: 1_700_000_000,
+            nanoseconds: 5,
+        };
+        Version {
+            dev: 1,
+            ino: 2,
+            size: 100,
+            mtime: at,
+            ctime: at,
+            nlink: 1,
+        }
+    }
+
+    fn later(at: Timestamp) -> Timestamp {
+        Timestamp {
+            nanoseconds: at.nanoseconds + 1,
+            ..at
+        }
+    }
+
+    #[test]
+    fn each_difference_has_its_name() {
+        let old = version();
+        assert_eq!(old.drift_to(&old), Drift::Same);
+        assert_eq!(old.drift_to(&Version { ino: 3, ..old }), Drift::Replaced);
+        assert_eq!(old.drift_to(&Version { size: 99, ..old }), Drift::Truncated);
+        assert_eq!(
+            old.drift_to(&Version {
+                size: 101,
+                mtime: later(old.mtime),
+                ..old
+            }),
+            Drift::Grown
+        );
+        let touched = Version {
+            mtime: later(old.mtime),
+            ctime: later(old.ctime),
+            ..old
+        };
+        assert_eq!(old.drift_to(&touched), Drift::Edited);
+    }
+
+    #[test]
+    fn a_file_renamed_over_is_not_an_edited_one() {
+        let old = version();
+        let unlinked = Version {
+            ctime: later(old.ctime),
+            nlink: 0,
+            ..old
+        };
+        assert_eq!(old.drift_to(&unlinked), Drift::Relinked);
+    }
+
+    #[test]
+    fn an_edit_with_its_mtime_set_back_is_seen_by_ctime() {
+        let old = version();
+        assert_eq!(
+            old.drift_to(&Version {
+                ctime: later(old.ctime),
+                ..old
+            }),
+            Drift::Edited
+        );
+    }
+}

@@ -1,0 +1,136 @@
+//! From a path to a file: what this request needs looked up, the cache, the file system.
+
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::answer::{Exchange, Next};
+use crate::cache::Slot;
+use crate::encoding::{Coding, negotiate};
+use crate::entry::{FileSet, Found, load};
+use crate::field_lines::FieldLines;
+use crate::root::{Miss, Walk};
+use crate::worker::Worker;
+
+/// What a path led to, as a worker keeps it.
+#[derive(Clone, Debug)]
+pub(crate) enum Lookup {
+    File(Rc<Slot<FileSet>>),
+    Redirect,
+    Listing(Arc<OwnedFd>),
+}
+
+/// A path that was looked up in the cold pool while its request waits to be parsed again.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) path: Vec<u8>,
+    pub(crate) is_dir: bool,
+    pub(crate) result: Result<Lookup, Miss>,
+}
+
+/// Why an inline look-up gave no file: it missed, or it has to be done elsewhere.
+pub(crate) enum Missed {
+    Miss(Miss),
+    Elsewhere(Next),
+}
+
+impl Worker {
+    /// Finds what a path leads to and in which of the codings in `accept` it is to be sent.
+    pub(crate) fn look_up(
+        &self,
+        exchange: &Exchange<'_>,
+        path: &[u8],
+        is_dir: bool,
+        accept: FieldLines<'_>,
+    ) -> Result<(Lookup, Coding), Missed> {
+        if let Some(known) = exchange
+            .loaded
+            .iter()
+            .find(|l| l.path == path && l.is_dir == is_dir)
+        {
+            let lookup = known.result.clone().map_err(Missed::Miss)?;
+            let coding = lookup.coding(accept);
+            return Ok((lookup, coding));
+        }
+        if let Some(found) = self.look_up_cached(exchange, path, is_dir, accept) {
+            return Ok(found);
+        }
+        let mut loaded = load(&self.site, path, is_dir, Walk::Cached);
+        if matches!(loaded, Err(Miss::Exhausted(_))) {
+            // What the cache keeps open is what this request needs.
+            self.cache.borrow_mut().clear();
+            loaded = load(&self.site, path, is_dir, Walk::Cached);
+        }
+        match loaded {
+            Ok(found) => {
+                let lookup = self.keep(path, is_dir, found);
+                let coding = lookup.coding(accept);
+                Ok((lookup, coding))
+            }
+            Err(Miss::NotCached) => Err(Missed::Elsewhere(Next::Load {
+                path: path.to_vec(),
+                is_dir,
+            })),
+            Err(miss) => Err(Missed::Miss(miss)),
+        }
+    }
+
+    /// What the cache knows of a path, if that is still true.
+    fn look_up_cached(
+        &self,
+        exchange: &Exchange<'_>,
+        path: &[u8],
+        is_dir: bool,
+        accept: FieldLines<'_>,
+    ) -> Option<(Lookup, Coding)> {
+        let mut key = self.key.borrow_mut();
+        key.clear();
+        key.extend_from_slice(path);
+        if is_dir {
+            key.push(b'/');
+        }
+        let slot = self
+            .cache
+            .borrow()
+            .get(&key, self.clock.second())
+            .map(Rc::clone)?;
+        let coding = negotiate(accept, slot.value.codings());
+        let negotiated = accept.is_present();
+        if slot
+            .value
+            .check(&self.site.root, coding, negotiated, exchange.batch)
+        {
+            return Some((Lookup::File(slot), coding));
+        }
+        self.cache.borrow_mut().remove(&key);
+        None
+    }
+
+    /// Puts what was found into the cache, if it may be kept.
+    pub(crate) fn keep(&self, path: &[u8], is_dir: bool, found: Found) -> Lookup {
+        let set = match found {
+            Found::Redirect => return Lookup::Redirect,
+            Found::Listing(dir) => return Lookup::Listing(Arc::new(dir)),
+            Found::File(set) => *set,
+        };
+        if !set.may_be_kept() {
+            return Lookup::File(Slot::apart(set));
+        }
+        let slash: &[u8] = if is_dir { b"/" } else { b"" };
+        let key = [path, slash].concat();
+        Lookup::File(
+            self.cache
+                .borrow_mut()
+                .insert(&key, set, self.clock.second()),
+        )
+    }
+}
+
+impl Lookup {
+    fn coding(&self, accept: FieldLines<'_>) -> Coding {
+        match self {
+            Self::File(slot) => negotiate(accept, slot.value.codings()),
+            Self::Redirect | Self::Listing(_) => Coding::Identity,
+        }
+    }
+}

@@ -1,0 +1,357 @@
+//! The worker's reactor: its own epoll instance below the one of its runtime.
+//!
+//! A round takes what epoll reports, receives from every connection concerned, and only then
+//! answers, so that one look at a file can serve all of them (see [`FileSet::check`]).
+//!
+//! The instance is nested: tokio watches it, edge-triggered, as one descriptor. So readiness is
+//! taken back only when a round has taken all there was, and everything in the instance is either
+//! edge-triggered itself or drained to EAGAIN before that.
+//!
+//! [`FileSet::check`]: crate::entry::FileSet::check
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::ops::Range;
+use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use rustix::buffer::spare_capacity;
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::io::Errno;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use zhaul_service::Wake;
+
+use crate::accept::{Acceptor, Attempt};
+use crate::answer::Next;
+use crate::attend::{Attended, Event, wait_for};
+use crate::clock::Clock;
+use crate::connection::{Connection, Phase};
+use crate::worker::{SWEEP, Worker};
+
+/// Room for the requests of one round.
+const RECEIVE_BYTES: usize = 32 * 1024;
+/// What the reactor calls the worker's [`Wake`].
+const WAKE: u64 = u64::MAX;
+/// What it calls listening sockets, counted up; connections are below.
+const FIRST_LISTENER: u64 = 1 << 48;
+/// Events taken from the reactor at a time.
+const EVENTS: usize = 256;
+/// What one connection gets of it; what is longer takes more than one recv.
+const SLICE_BYTES: usize = 4 * 1024;
+/// Connections accepted in one round before those that are there have their turn.
+const ACCEPTS_PER_ROUND: usize = 16;
+/// How long rounds go on before the sweep has its turn.
+const TURN_MS: u64 = SWEEP.as_millis() as u64;
+const NO_WAIT: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 0,
+};
+/// Longer than this the worker does not sleep, for the sweep's sake.
+const SWEEP_TIMEOUT: Timespec = Timespec {
+    tv_sec: SWEEP.as_secs().cast_signed(),
+    tv_nsec: SWEEP.subsec_nanos() as i64,
+};
+
+/// The epoll instance, and what a round needs.
+#[derive(Debug)]
+pub(crate) struct Reactor {
+    epoll: Arc<OwnedFd>,
+    /// Counts sets of requests that were received before any of them was answered.
+    batch: Cell<u64>,
+    /// Where the requests of one round are received, one behind the other.
+    receive: RefCell<Box<[u8]>>,
+    /// The requests of one round.
+    received: RefCell<Vec<Received>>,
+    /// Where what comes meanwhile is received.
+    pub(crate) receive_more: RefCell<Box<[u8]>>,
+    /// Listening sockets, if this is the only worker.
+    acceptors: RefCell<Vec<Acceptor>>,
+    /// Which of them are out of the instance.
+    resting: RefCell<Vec<usize>>,
+}
+
+impl Reactor {
+    pub(crate) fn new(wake: &Wake) -> io::Result<Self> {
+        let epoll = Arc::new(epoll::create(epoll::CreateFlags::CLOEXEC)?);
+        let flags = EventFlags::IN | EventFlags::ET;
+        epoll::add(&*epoll, wake, EventData::new_u64(WAKE), flags)?;
+        Ok(Self {
+            epoll,
+            batch: Cell::new(0),
+            receive: RefCell::new(vec![0; RECEIVE_BYTES].into_boxed_slice()),
+            received: RefCell::default(),
+            receive_more: RefCell::new(vec![0; RECEIVE_BYTES].into_boxed_slice()),
+            acceptors: RefCell::default(),
+            resting: RefCell::default(),
+        })
+    }
+
+    /// The instance, for connections to be registered with.
+    pub(crate) fn epoll(&self) -> &Arc<OwnedFd> {
+        &self.epoll
+    }
+
+    /// Names the requests that were received together.
+    pub(crate) fn batch(&self) -> u64 {
+        self.batch.get()
+    }
+
+    /// Takes listening sockets in.
+    pub(crate) fn listen(&self, acceptors: Vec<Acceptor>) -> io::Result<()> {
+        for (index, acceptor) in acceptors.iter().enumerate() {
+            self.watch_listener(index, acceptor)?;
+        }
+        self.acceptors.replace(acceptors);
+        Ok(())
+    }
+
+    /// Closes the listening sockets.
+    pub(crate) fn close_listeners(&self) {
+        self.acceptors.take();
+    }
+
+    fn watch_listener(&self, index: usize, acceptor: &Acceptor) -> Result<(), Errno> {
+        let key = EventData::new_u64(FIRST_LISTENER + index as u64);
+        epoll::add(&*self.epoll, acceptor, key, EventFlags::IN)
+    }
+
+    /// Takes a listening socket out until the next sweep: it would be reported in each round, and
+    /// nothing could be done about it.
+    fn rest(&self, index: usize) {
+        let acceptors = self.acceptors.borrow();
+        let Some(acceptor) = acceptors.get(index) else {
+            return;
+        };
+        if epoll::delete(&*self.epoll, acceptor).is_ok() {
+            self.resting.borrow_mut().push(index);
+        }
+    }
+
+    /// Takes listening sockets that rested in again.
+    pub(crate) fn end_rest(&self) {
+        let acceptors = self.acceptors.borrow();
+        self.resting
+            .borrow_mut()
+            .retain(|&index| match acceptors.get(index) {
+                // Without memory for it now, there may be at the next sweep.
+                Some(acceptor) => self.watch_listener(index, acceptor).is_err(),
+                None => false,
+            });
+    }
+}
+
+/// Bytes that a connection has sent, for the time of one round.
+#[derive(Debug)]
+struct Received {
+    key: usize,
+    connection: Rc<Connection>,
+    bytes: Range<usize>,
+}
+
+/// What one call of epoll_wait(2) brought.
+#[derive(Clone, Copy, Debug, Default)]
+struct Round {
+    taken: usize,
+    /// Another thread has left something for the runtime's tasks.
+    woken: bool,
+    /// More connections wait to be accepted than had their turn.
+    backlog: bool,
+}
+
+impl Round {
+    /// Whether the runtime's tasks should have their turn.
+    fn is_quiet(self) -> bool {
+        self.woken || self.taken == 0
+    }
+
+    /// Whether the instance was left with nothing that was ready.
+    fn took_all(self) -> bool {
+        self.taken < EVENTS && !self.backlog
+    }
+}
+
+impl Worker {
+    /// Takes events from the reactor and attends to the connections concerned, for ever.
+    ///
+    /// While no answer is waiting for anything, nobody else on this thread has work for the
+    /// runtime, and the worker sleeps right here: one epoll_wait for each round, as a bare loop
+    /// would have it. Otherwise the runtime sleeps, and watches the reactor.
+    pub(crate) async fn react(self: Rc<Self>) -> io::Result<()> {
+        let reactor = watch_reactor(Arc::clone(&self.reactor.epoll))?;
+        let mut events = Vec::with_capacity(EVENTS);
+        loop {
+            // First, so that what another thread left before it woke us is seen before we sleep.
+            tokio::task::yield_now().await;
+            let began_ms = Clock::now_ms();
+            while self.may_sleep() && !self.round(&mut events, &SWEEP_TIMEOUT)?.is_quiet() {
+                if Clock::now_ms() - began_ms >= TURN_MS {
+                    break;
+                }
+            }
+            if !self.may_sleep() {
+                let mut ready = reactor.readable().await?;
+                if self.round(&mut events, &NO_WAIT)?.took_all() {
+                    ready.clear_ready();
+                }
+            }
+        }
+    }
+
+    /// Whether the runtime has nothing to wait for.
+    fn may_sleep(&self) -> bool {
+        self.attending.get() == 0 && !self.is_draining()
+    }
+
+    /// Waits for events and handles them.
+    fn round(
+        self: &Rc<Self>,
+        events: &mut Vec<epoll::Event>,
+        timeout: &Timespec,
+    ) -> io::Result<Round> {
+        match epoll::wait(&*self.reactor.epoll, spare_capacity(events), Some(timeout)) {
+            Ok(_) => {}
+            Err(Errno::INTR) => return Ok(Round::default()),
+            Err(errno) => return Err(errno.into()),
+        }
+        let mut round = Round {
+            taken: events.len(),
+            ..Round::default()
+        };
+        let mut buffer = self.reactor.receive.borrow_mut();
+        let mut received = self.reactor.received.borrow_mut();
+        let mut filled = 0;
+        for event in events.drain(..) {
+            let key = match event.data.u64() {
+                WAKE => {
+                    round.woken = true;
+                    continue;
+                }
+                key @ FIRST_LISTENER.. => {
+                    round.backlog |= self.accept(key);
+                    continue;
+                }
+                key => key as usize,
+            };
+            if buffer.len() - filled < SLICE_BYTES {
+                self.answer_received(&buffer, &mut received);
+                filled = 0;
+            }
+            let slice = &mut buffer[filled..filled + SLICE_BYTES];
+            if let Some((connection, n)) = self.receive_reported(key, event.flags, slice) {
+                let bytes = filled..filled + n;
+                filled += n;
+                received.push(Received {
+                    key,
+                    connection,
+                    bytes,
+                });
+            }
+        }
+        self.answer_received(&buffer, &mut received);
+        Ok(round)
+    }
+
+    /// Answers what was received in this round. All of it was received before, so a look at a file
+    /// from here on is later than every request that it serves.
+    fn answer_received(self: &Rc<Self>, buffer: &[u8], received: &mut Vec<Received>) {
+        self.reactor.batch.set(self.reactor.batch.get() + 1);
+        for Received {
+            key,
+            connection,
+            bytes,
+        } in received.drain(..)
+        {
+            self.attend(key, &connection, Some(&buffer[bytes]));
+        }
+    }
+
+    /// Takes in what epoll reported of a connection, and receives from it if it is waiting for a
+    /// request.
+    fn receive_reported(
+        self: &Rc<Self>,
+        key: usize,
+        flags: EventFlags,
+        buffer: &mut [u8],
+    ) -> Option<(Rc<Connection>, usize)> {
+        let connection = self.connections.borrow().get(key).map(Rc::clone)?;
+        connection.stream.note(flags);
+        if let Some(task) = &*connection.task.borrow() {
+            let gone = flags.intersects(EventFlags::HUP | EventFlags::ERR);
+            if gone && connection.phase() == Phase::Working {
+                // Nobody is left for what is being read from the disk.
+                task.abort();
+            }
+            connection.stream.wake();
+            return None;
+        }
+        if !connection.stream.may_be_readable() {
+            return None;
+        }
+        if !connection.input.borrow().bytes.is_empty() {
+            // The rest of a request that came in pieces.
+            self.attend(key, &connection, None);
+            return None;
+        }
+        match connection.stream.try_recv(buffer) {
+            Ok(n @ 1..) => return Some((connection, n)),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+            Ok(0) | Err(_) => self.remove(key),
+        }
+        None
+    }
+
+    /// Answers what a connection has sent, `received` first; what takes waiting gets a task.
+    fn attend(self: &Rc<Self>, key: usize, connection: &Rc<Connection>, received: Option<&[u8]>) {
+        // A defect that one request can trigger ends its own connection, and no other.
+        let answering = AssertUnwindSafe(|| self.answer_requests(connection, received));
+        let Ok(event) = catch_unwind(answering) else {
+            tracing::error!("a defect ended the connection of {}", connection.peer);
+            return self.remove(key);
+        };
+        match event {
+            None => {}
+            Some(Event::Close | Event::Next(Next::Close)) => self.remove(key),
+            Some(event) => {
+                let attended = Attended::new(self, key);
+                let task = wait_for(attended, Rc::clone(connection), event);
+                let task = tokio::task::spawn_local(task).abort_handle();
+                connection.task.replace(Some(task));
+            }
+        }
+    }
+
+    /// Accepts some of those who wait; true if there may be more.
+    fn accept(self: &Rc<Self>, key: u64) -> bool {
+        let index = (key - FIRST_LISTENER) as usize;
+        for _ in 0..ACCEPTS_PER_ROUND {
+            let attempt = match self.reactor.acceptors.borrow_mut().get_mut(index) {
+                Some(acceptor) => acceptor.accept(),
+                None => return false,
+            };
+            match attempt {
+                Attempt::Accepted(accepted) => self.adopt(accepted),
+                Attempt::Refused => {}
+                Attempt::Nobody => return false,
+                Attempt::Exhausted => {
+                    // What the cache keeps open is what clients need.
+                    self.cache.borrow_mut().clear();
+                    self.reactor.rest(index);
+                    return false;
+                }
+            }
+        }
+        true
+    }
+}
+
+#[expect(
+    deprecated,
+    reason = "its successor is unsafe; an OwnedFd keeps the one promise asked for"
+)]
+fn watch_reactor(reactor: Arc<OwnedFd>) -> io::Result<AsyncFd<Arc<OwnedFd>>> {
+    AsyncFd::with_interest(reactor, Interest::READABLE)
+}

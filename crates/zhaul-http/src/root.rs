@@ -1,0 +1,289 @@
+//! The served directory and the only way into it: openat2(2) confined below the root.
+//!
+//! Every file is opened by [`Root::open`]. `RESOLVE_BENEATH` makes the kernel refuse a walk that
+//! leaves the root by `..`, by a symbolic link or by a mount of procfs's magic links, at each step
+//! and without a race; nothing here compares path strings to decide what is allowed.
+//!
+//! A walk is first tried with `RESOLVE_CACHED` (Linux 5.12): names and inodes that are in memory
+//! are opened at once, anything that would wait for a disk comes back as [`Miss::NotCached`] and
+//! is repeated on a thread that may block.
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Statx, StatxFlags};
+use rustix::io::Errno;
+use zhaul::{Timestamp, Version};
+
+use crate::config::Symlinks;
+
+/// Whether a look-up may wait for a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Walk {
+    /// Only what is in memory; the caller is an event loop.
+    Cached,
+    /// All the way; the caller is a thread that may block.
+    Full,
+}
+
+/// Why a path led to no file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Miss {
+    /// It would have waited for a disk: ask again with [`Walk::Full`].
+    NotCached,
+    /// Nothing there that the policy lets a client see.
+    NotFound,
+    /// The file system's permissions refuse it.
+    Forbidden,
+    /// No descriptor or memory to open it with.
+    Exhausted(Errno),
+    /// Another program holds a write lease (an oplock of a file server, say) and does not let go.
+    Leased,
+    /// The device or file system failed.
+    Failed(Errno),
+}
+
+impl From<Errno> for Miss {
+    fn from(errno: Errno) -> Self {
+        match errno {
+            Errno::AGAIN => Self::NotCached,
+            Errno::BUSY => Self::Leased,
+            Errno::ACCESS | Errno::PERM => Self::Forbidden,
+            Errno::MFILE | Errno::NFILE | Errno::NOMEM => Self::Exhausted(errno),
+            // ELOOP: too many links, or a link where none is allowed; EXDEV: it left the root;
+            // ENXIO: a socket or a device without a driver.
+            Errno::NOENT
+            | Errno::NOTDIR
+            | Errno::NAMETOOLONG
+            | Errno::LOOP
+            | Errno::XDEV
+            | Errno::NXIO
+            | Errno::NODEV
+            | Errno::INVAL => Self::NotFound,
+            _ => Self::Failed(errno),
+        }
+    }
+}
+
+/// What a path led to.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) fd: OwnedFd,
+    pub(crate) kind: Kind,
+    pub(crate) version: Version,
+}
+
+/// The two kinds of file that are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    File,
+    Directory,
+}
+
+/// The directory that is served.
+#[derive(Debug)]
+pub(crate) struct Root {
+    /// Replaced when the path comes to lead to another directory.
+    dir: ArcSwap<Directory>,
+    path: PathBuf,
+    symlinks: Symlinks,
+}
+
+/// The directory that the root's path led to when it was last looked at.
+#[derive(Debug)]
+struct Directory {
+    fd: OwnedFd,
+    /// Where it really is, for links that name their target from `/`.
+    real: PathBuf,
+    identity: (u64, u64),
+}
+
+impl Directory {
+    fn open(path: &Path) -> io::Result<Self> {
+        let real = path.canonicalize()?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::open(&real, flags, Mode::empty())?;
+        let version = version_of(&statx(&fd, c"", AtFlags::EMPTY_PATH)?);
+        Ok(Self {
+            fd,
+            real,
+            identity: (version.dev, version.ino),
+        })
+    }
+}
+
+const OPEN: OFlags = OFlags::RDONLY
+    .union(OFlags::CLOEXEC)
+    .union(OFlags::NONBLOCK)
+    .union(OFlags::NOCTTY);
+
+/// `openat2` answers EAGAIN when a rename raced with the walk, and while somebody else holds a
+/// write lease on the file, which our attempt asks them to give up. It is tried this often, with
+/// pauses that add up to half a second.
+const ATTEMPTS: u32 = 16;
+const LONGEST_PAUSE_MS: u64 = 64;
+
+impl Root {
+    pub(crate) fn open_root(path: &Path, symlinks: Symlinks) -> io::Result<Self> {
+        let dir = ArcSwap::from_pointee(Directory::open(path)?);
+        Ok(Self {
+            dir,
+            path: path.to_owned(),
+            symlinks,
+        })
+    }
+
+    /// Looks whether the path that was given still leads to the same directory, and follows it if
+    /// it does not: deploying by moving a link is moving the root. To be called now and then.
+    pub(crate) fn refresh(&self) {
+        let Ok(meta) = std::fs::metadata(&self.path) else {
+            // In the middle of being replaced, or gone: what is open can still be served.
+            return;
+        };
+        if (meta.dev(), meta.ino()) == self.dir.load().identity {
+            return;
+        }
+        match Directory::open(&self.path) {
+            Ok(dir) => {
+                tracing::info!(
+                    "{} now leads to {}",
+                    self.path.display(),
+                    dir.real.display()
+                );
+                self.dir.store(Arc::new(dir));
+            }
+            Err(e) => tracing::warn!("cannot follow {}: {e}", self.path.display()),
+        }
+    }
+
+    /// Says whether this kernel (and the sandbox around us) lets us use openat2(2) as we must.
+    pub(crate) fn check_confinement(&self) -> Result<(), Errno> {
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::CACHED;
+        match rustix::fs::openat2(&self.dir.load().fd, c".", OPEN, Mode::empty(), resolve) {
+            Ok(_) | Err(Errno::AGAIN) => Ok(()),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Opens `path` (relative; empty means the root itself) for reading.
+    pub(crate) fn open(&self, path: &CStr, walk: Walk) -> Result<Opened, Miss> {
+        let path = if path.is_empty() { c"." } else { path };
+        let fd = match self.openat2(path, OPEN, walk) {
+            Err(Errno::XDEV) if self.symlinks == Symlinks::Inside => match walk {
+                Walk::Cached => return Err(Miss::NotCached),
+                Walk::Full => self.open_by_real_path(path)?,
+            },
+            other => other?,
+        };
+        let stat = statx(&fd, c"", AtFlags::EMPTY_PATH)?;
+        let kind = match FileType::from_raw_mode(stat.stx_mode.into()) {
+            FileType::RegularFile => Kind::File,
+            FileType::Directory => Kind::Directory,
+            _ => return Err(Miss::NotFound),
+        };
+        Ok(Opened {
+            fd,
+            kind,
+            version: version_of(&stat),
+        })
+    }
+
+    /// The version of what `path` names now, by one statx(2). Only good for comparing with the
+    /// version of a file that [`Root::open`] opened: the walk is not confined.
+    pub(crate) fn version(&self, path: &CStr) -> Result<Version, Errno> {
+        let path = if path.is_empty() { c"." } else { path };
+        let dir = self.dir.load();
+        Ok(version_of(&statx(&dir.fd, path, AtFlags::NO_AUTOMOUNT)?))
+    }
+
+    /// The version of an open file now.
+    pub(crate) fn version_of(fd: impl AsFd) -> Result<Version, Errno> {
+        Ok(version_of(&statx(fd, c"", AtFlags::EMPTY_PATH)?))
+    }
+
+    fn openat2(&self, path: &CStr, flags: OFlags, walk: Walk) -> Result<OwnedFd, Errno> {
+        let mut resolve = ResolveFlags::NO_MAGICLINKS;
+        match self.symlinks {
+            Symlinks::Never => resolve |= ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS,
+            Symlinks::Inside => resolve |= ResolveFlags::BENEATH,
+            Symlinks::Anywhere => {}
+        }
+        if walk == Walk::Cached {
+            let resolve = resolve | ResolveFlags::CACHED;
+            return rustix::fs::openat2(&self.dir.load().fd, path, flags, Mode::empty(), resolve);
+        }
+        open_patiently(&self.dir.load().fd, path, flags, resolve)
+    }
+
+    /// Follows a link that names its target from `/`, which `RESOLVE_BENEATH` refuses even where
+    /// the target is below the root: finds where the path really leads, and opens that, again
+    /// confined and this time without any link.
+    fn open_by_real_path(&self, path: &CStr) -> Result<OwnedFd, Errno> {
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let dir = self.dir.load();
+        let found = rustix::fs::openat(&dir.fd, path, flags, Mode::empty())?;
+        let link = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&found));
+        let real = rustix::fs::readlink(link, Vec::new())?;
+        let real = Path::new(std::ffi::OsStr::from_bytes(real.as_bytes()));
+        let below = real.strip_prefix(&dir.real).map_err(|_| Errno::XDEV)?;
+        let below = CString::new(below.as_os_str().as_bytes()).map_err(|_| Errno::XDEV)?;
+        let resolve =
+            ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        let below = if below.is_empty() { c"." } else { &below };
+        open_patiently(&dir.fd, below, OPEN, resolve)
+    }
+}
+
+/// Opens, and waits a little for those who are in the way; for threads that may block.
+fn open_patiently(
+    dir: &OwnedFd,
+    path: &CStr,
+    flags: OFlags,
+    resolve: ResolveFlags,
+) -> Result<OwnedFd, Errno> {
+    for attempt in 0..ATTEMPTS {
+        match rustix::fs::openat2(dir, path, flags, Mode::empty(), resolve) {
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => {
+                let pause = (1 << attempt.min(16) >> 1).min(LONGEST_PAUSE_MS);
+                std::thread::sleep(Duration::from_millis(pause));
+            }
+            done => return done,
+        }
+    }
+    Err(Errno::BUSY)
+}
+
+fn statx(dir: impl AsFd, path: &CStr, flags: AtFlags) -> Result<Statx, Errno> {
+    let wanted = StatxFlags::TYPE
+        | StatxFlags::MODE
+        | StatxFlags::INO
+        | StatxFlags::SIZE
+        | StatxFlags::MTIME
+        | StatxFlags::CTIME
+        | StatxFlags::NLINK;
+    rustix::fs::statx(dir, path, flags, wanted)
+}
+
+fn version_of(stat: &Statx) -> Version {
+    let time = |t: &rustix::fs::StatxTimestamp| Timestamp {
+        seconds: t.tv_sec,
+        nanoseconds: t.tv_nsec,
+    };
+    Version {
+        dev: rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor),
+        ino: stat.stx_ino,
+        size: stat.stx_size,
+        mtime: time(&stat.stx_mtime),
+        ctime: time(&stat.stx_ctime),
+        nlink: stat.stx_nlink.into(),
+    }
+}

@@ -1,0 +1,505 @@
+//! What a proxy is told: where to listen, whom to let in, where connections go.
+//!
+//! A [`Config`] is plain, checked data in which every reference holds. It is made from a file by
+//! [`file::parse`], or from the command line by [`Config::simple`].
+
+pub mod file;
+mod value;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use zhaul_service::ListenAddr;
+
+/// Everything that `zhaul proxy` can be told.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Worker threads; 0 means one for each available core.
+    pub workers: usize,
+    /// Connections from clients at once; 0 derives it from the limit on open files.
+    pub max_connections: usize,
+    /// Time that sessions have to end once the proxy was asked to stop.
+    pub drain: Duration,
+    /// Where the administrator's commands are taken; always a UNIX socket.
+    pub admin: Option<PathBuf>,
+    /// Where metrics are answered over HTTP.
+    pub metrics: Option<ListenAddr>,
+    /// Where sessions are logged.
+    pub log: Option<Log>,
+    /// By name.
+    pub listeners: BTreeMap<String, Listener>,
+    /// By name.
+    pub pools: BTreeMap<String, Pool>,
+}
+
+/// Where and how sessions are logged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// A file to append to, or `None` for standard output.
+    pub path: Option<PathBuf>,
+    /// How a line looks.
+    pub format: LogFormat,
+}
+
+/// How a line of the log looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// `key=value` pairs.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Sockets on which clients arrive, and what holds for those who do.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listener {
+    /// Addresses; at least one.
+    pub listen: Vec<ListenAddr>,
+    /// Connections that may wait to be accepted.
+    pub backlog: i32,
+    /// Where connections go that no route claims.
+    pub to: Option<String>,
+    /// Looked at in order; the first that matches decides. Not empty means that the beginning of
+    /// each connection is looked at before it goes anywhere.
+    pub routes: Vec<Route>,
+    /// How long a client may take over what has to be seen before a server is chosen: a PROXY
+    /// header, a ClientHello.
+    pub hello_timeout: Duration,
+    /// Who may come; empty means everybody.
+    pub allow: Vec<IpNet>,
+    /// Who may not, even if allowed.
+    pub deny: Vec<IpNet>,
+    /// Connections at once; 0 means no limit.
+    pub max_connections: usize,
+    /// Connections at once from one address (an IPv6 /64 counts as one); 0 means no limit.
+    pub max_connections_per_source: usize,
+    /// New connections a second; 0 means no limit. Those beyond wait in the backlog.
+    pub accept_rate: u32,
+    /// Bytes a second of one connection in each direction; 0 means no limit.
+    pub bandwidth: u64,
+    /// Expect a PROXY header from these peers and refuse all others; `None` expects none.
+    pub proxy_from: Option<Vec<IpNet>>,
+    /// Keepalive towards clients.
+    pub keepalive: Option<Keepalive>,
+    /// `TCP_USER_TIMEOUT` towards clients: how long sent data may stay unacknowledged.
+    pub user_timeout: Option<Duration>,
+    /// `TCP_FASTOPEN` queue length; 0 switches it off.
+    pub fast_open: u32,
+    /// A socket for each worker (`SO_REUSEPORT`): the kernel spreads connections by a hash. Without
+    /// it all workers share one, and whoever is idle accepts.
+    pub reuse_port: bool,
+    /// Accept connections to any address (TPROXY).
+    pub transparent: bool,
+}
+
+/// A rule that sends connections by what their ClientHello says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Server names; `*.example.com` stands for every name below. Empty matches any, and none.
+    pub sni: Vec<String>,
+    /// Protocols, one of which the client must offer. Empty matches any.
+    pub alpn: Vec<String>,
+    /// The pool.
+    pub to: String,
+}
+
+/// Servers among which connections are shared out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pool {
+    /// How one is chosen.
+    pub balance: Balance,
+    /// By name, in the order of the file.
+    pub servers: Vec<Server>,
+    /// Other servers tried when a connection cannot be made.
+    pub retries: u32,
+    /// What happens when no server can take a connection.
+    pub when_full: WhenFull,
+    /// What happens when all servers are down.
+    pub when_down: WhenDown,
+    /// How long connecting may take.
+    pub connect_timeout: Duration,
+    /// How long nothing may move in either direction; zero means for ever.
+    pub idle_timeout: Duration,
+    /// How long the second half of a half-closed connection may stay silent; zero means for ever.
+    pub fin_timeout: Duration,
+    /// How long a session may take in all; zero means for ever.
+    pub session_timeout: Duration,
+    /// Introduce clients to servers by this header.
+    pub send_proxy: Option<ProxyVersion>,
+    /// The address that connections to servers come from.
+    pub source: Source,
+    /// Keepalive towards servers.
+    pub keepalive: Option<Keepalive>,
+    /// `TCP_USER_TIMEOUT` towards servers.
+    pub user_timeout: Option<Duration>,
+    /// Send the client's first bytes with the SYN (`TCP_FASTOPEN_CONNECT`).
+    pub fast_open: bool,
+    /// How servers are checked.
+    pub check: Option<Check>,
+    /// When failed connections count a server out.
+    pub passive: Option<Passive>,
+    /// How long a server that came back gets less than its weight.
+    pub slow_start: Duration,
+    /// How often names are resolved again.
+    pub resolve_every: Duration,
+}
+
+/// How a server is chosen among those that are up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Balance {
+    /// In turn, as often as their weights say, evenly spread.
+    #[default]
+    RoundRobin,
+    /// The one with the fewest connections for its weight.
+    LeastConnections,
+    /// The better of two taken at random.
+    RandomOfTwo,
+    /// By the client's address, so that a client keeps its server while the others change.
+    SourceHash,
+}
+
+/// One server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// Unique in its pool.
+    pub name: String,
+    /// Where it is.
+    pub address: Upstream,
+    /// Its share relative to others; 0 takes none.
+    pub weight: u32,
+    /// Used only while no other server is up.
+    pub backup: bool,
+    /// Connections at once; 0 means no limit.
+    pub max_connections: usize,
+}
+
+/// Where a server is. A name stays a name: it is resolved while the proxy runs.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Upstream {
+    /// A literal address.
+    Ip(SocketAddr),
+    /// A name and a port.
+    Name(String, u16),
+    /// A UNIX stream socket at this path.
+    Unix(PathBuf),
+}
+
+/// What happens to a connection when every server that is up has all it may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WhenFull {
+    /// How many may wait in each pool; 0 closes them at once.
+    pub queue: usize,
+    /// How long each may wait.
+    pub timeout: Duration,
+}
+
+/// What happens to a connection when every server is down.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WhenDown {
+    /// It is closed.
+    #[default]
+    Close,
+    /// It waits in the queue, like one for which all servers are full.
+    Queue,
+}
+
+/// The version of a PROXY header that is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyVersion {
+    /// Text.
+    V1,
+    /// Binary, with the TLVs that came with the client.
+    V2,
+}
+
+/// The address that connections to servers come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Source {
+    /// The kernel chooses.
+    #[default]
+    Kernel,
+    /// This address of this machine.
+    Address(IpAddr),
+    /// The client's own address (`IP_TRANSPARENT`; needs CAP_NET_ADMIN and routing to match).
+    Client,
+}
+
+/// `SO_KEEPALIVE` and its times.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keepalive {
+    /// Silence before the first probe.
+    pub idle: Duration,
+    /// Time between probes.
+    pub interval: Duration,
+    /// Probes without an answer that end the connection.
+    pub count: u32,
+}
+
+/// How a server is asked whether it is up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// What is done.
+    pub kind: CheckKind,
+    /// Time between two checks.
+    pub interval: Duration,
+    /// How long one may take.
+    pub timeout: Duration,
+    /// Successes in a row that bring a server up.
+    pub rise: u32,
+    /// Failures in a row that take it down.
+    pub fall: u32,
+}
+
+/// What a check does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CheckKind {
+    /// A connection can be made.
+    Connect,
+    /// The server answers a ClientHello with a ServerHello or an alert.
+    Tls,
+    /// The server's answer to `send` contains `expect`.
+    Exchange {
+        /// What is sent; may be empty for servers that speak first.
+        send: Vec<u8>,
+        /// What the answer must contain.
+        expect: Vec<u8>,
+    },
+}
+
+/// When connections that fail count a server out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Passive {
+    /// Failures to connect in a row.
+    pub failures: u32,
+    /// How long it is then out.
+    pub out_for: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            workers: 0,
+            max_connections: 0,
+            drain: Duration::from_secs(30),
+            admin: None,
+            metrics: None,
+            log: None,
+            listeners: BTreeMap::new(),
+            pools: BTreeMap::new(),
+        }
+    }
+}
+
+impl Default for Listener {
+    fn default() -> Self {
+        Self {
+            listen: Vec::new(),
+            backlog: 4096,
+            to: None,
+            routes: Vec::new(),
+            hello_timeout: Duration::from_secs(5),
+            allow: Vec::new(),
+            deny: Vec::new(),
+            max_connections: 0,
+            max_connections_per_source: 0,
+            accept_rate: 0,
+            bandwidth: 0,
+            proxy_from: None,
+            keepalive: Some(Keepalive::default()),
+            user_timeout: None,
+            fast_open: 0,
+            reuse_port: false,
+            transparent: false,
+        }
+    }
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self {
+            balance: Balance::default(),
+            servers: Vec::new(),
+            retries: 2,
+            when_full: WhenFull {
+                queue: 1024,
+                timeout: Duration::from_secs(5),
+            },
+            when_down: WhenDown::default(),
+            connect_timeout: Duration::from_secs(5),
+            idle_timeout: Duration::from_secs(3600),
+            fin_timeout: Duration::from_secs(60),
+            session_timeout: Duration::ZERO,
+            send_proxy: None,
+            source: Source::default(),
+            keepalive: Some(Keepalive::default()),
+            user_timeout: None,
+            fast_open: false,
+            check: None,
+            passive: Some(Passive::default()),
+            slow_start: Duration::ZERO,
+            resolve_every: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Default for Keepalive {
+    fn default() -> Self {
+        Self {
+            idle: Duration::from_secs(60),
+            interval: Duration::from_secs(15),
+            count: 4,
+        }
+    }
+}
+
+impl Default for Passive {
+    fn default() -> Self {
+        Self {
+            failures: 3,
+            out_for: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Default for Check {
+    fn default() -> Self {
+        Self {
+            kind: CheckKind::Connect,
+            interval: Duration::from_secs(2),
+            timeout: Duration::from_secs(1),
+            rise: 2,
+            fall: 3,
+        }
+    }
+}
+
+impl Config {
+    /// One listener and one pool, both called `default`.
+    pub fn simple(listen: Vec<ListenAddr>, to: Vec<Upstream>) -> Self {
+        let servers = to.into_iter().map(|address| Server {
+            name: address.to_string(),
+            address,
+            weight: 1,
+            backup: false,
+            max_connections: 0,
+        });
+        let pool = Pool {
+            servers: servers.collect(),
+            ..Pool::default()
+        };
+        let listener = Listener {
+            listen,
+            to: Some(DEFAULT_NAME.to_owned()),
+            ..Listener::default()
+        };
+        Self {
+            listeners: BTreeMap::from([(DEFAULT_NAME.to_owned(), listener)]),
+            pools: BTreeMap::from([(DEFAULT_NAME.to_owned(), pool)]),
+            ..Self::default()
+        }
+    }
+}
+
+/// What the one listener and the one pool of [`Config::simple`] are called.
+pub const DEFAULT_NAME: &str = "default";
+
+impl FromStr for Upstream {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return match path.len() {
+                0 => Err("unix: needs a path (write unix:/path)".to_owned()),
+                1..=107 => Ok(Self::Unix(PathBuf::from(path))),
+                n => Err(format!(
+                    "the socket path has {n} bytes (107 is the most that Linux takes)"
+                )),
+            };
+        }
+        if let Ok(address) = text.parse::<SocketAddr>() {
+            return match address.port() {
+                0 => Err(format!("{text:?} has port 0 (use 1 to 65535)")),
+                _ => Ok(Self::Ip(address)),
+            };
+        }
+        let Some((host, port)) = text.rsplit_once(':') else {
+            return Err(format!(
+                "{text:?} has no port (write host:port, [v6]:port or unix:/path)"
+            ));
+        };
+        let Ok(port @ 1..) = port.parse::<u16>() else {
+            return Err(format!("{port:?} is not a port (use 1 to 65535)"));
+        };
+        if host.is_empty() {
+            return Err(format!("{text:?} names no host (write host:port)"));
+        }
+        if host.contains(':') || host.starts_with('[') {
+            return Err(format!(
+                "{text:?} is no address (write an IPv6 address in brackets)"
+            ));
+        }
+        let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+        if host.len() > 253 || !host.chars().all(is_name) {
+            return Err(format!("{host:?} is not a host name"));
+        }
+        Ok(Self::Name(host.to_owned(), port))
+    }
+}
+
+impl fmt::Display for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(address) => address.fmt(f),
+            Self::Name(host, port) => write!(f, "{host}:{port}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn upstreams_are_read_as_documented() {
+        assert_eq!(
+            "192.0.2.1:80".parse(),
+            Ok(Upstream::Ip("192.0.2.1:80".parse().unwrap()))
+        );
+        assert_eq!(
+            "[2001:db8::1]:80".parse(),
+            Ok(Upstream::Ip("[2001:db8::1]:80".parse().unwrap()))
+        );
+        assert_eq!(
+            "db.example.com:5432".parse(),
+            Ok(Upstream::Name("db.example.com".to_owned(), 5432))
+        );
+        assert_eq!(
+            "unix:/run/db".parse(),
+            Ok(Upstream::Unix(PathBuf::from("/run/db")))
+        );
+    }
+
+    #[test]
+    fn bad_upstreams_say_what_to_write() {
+        for (text, hint) in [
+            ("db", "no port"),
+            ("db:http", "not a port"),
+            ("db:0", "not a port"),
+            ("192.0.2.1:0", "port 0"),
+            (":80", "names no host"),
+            ("::1:80", "in brackets"),
+            ("a b:80", "not a host name"),
+            ("unix:", "needs a path"),
+        ] {
+            let error = text.parse::<Upstream>().expect_err(text);
+            assert!(error.contains(hint), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,243 @@
+use super::*;
+
+const MINIMAL: &str = r#"
+[listeners.web]
+listen = "127.0.0.1:8443"
+to = "web"
+
+[pools.web]
+servers = [{ address = "192.0.2.1:443" }]
+"#;
+
+fn problems(text: &str) -> String {
+    parse("p.toml", text)
+        .expect_err("it should be refused")
+        .to_string()
+}
+
+#[test]
+fn a_minimal_file_gets_the_defaults() {
+    let config = parse("p.toml", MINIMAL).unwrap();
+    let listener = &config.listeners["web"];
+    assert_eq!(
+        listener,
+        &Listener {
+            listen: vec!["127.0.0.1:8443".parse().unwrap()],
+            to: Some("web".to_owned()),
+            ..Listener::default()
+        }
+    );
+    assert_eq!(
+        config.pools["web"],
+        Pool {
+            servers: vec![Server {
+                name: "192.0.2.1:443".to_owned(),
+                address: "192.0.2.1:443".parse().unwrap(),
+                weight: 1,
+                backup: false,
+                max_connections: 0,
+            }],
+            ..Pool::default()
+        }
+    );
+}
+
+#[test]
+fn every_key_is_read() {
+    let config = parse(
+        "p.toml",
+        r#"
+workers = 2
+max_connections = 10000
+drain = "10s"
+admin = "unix:/run/zhaul.sock"
+metrics = "127.0.0.1:9100"
+log = { path = "-", format = "json" }
+
+[listeners.tls]
+listen = ["127.0.0.1:443", "[::1]:443", "unix:/run/tls.sock"]
+backlog = 100
+to = "a"
+hello_timeout = "2s"
+allow = ["10.0.0.0/8", "192.0.2.7"]
+deny = ["10.1.2.3/16"]
+max_connections = 5
+max_connections_per_source = 2
+accept_rate = 100
+bandwidth = "10MB/s"
+proxy_from = ["10.0.0.1"]
+keepalive = { idle = "30s", interval = "5s", count = 2 }
+user_timeout = "20s"
+fast_open = 16
+reuse_port = true
+transparent = true
+
+[[listeners.tls.routes]]
+sni = ["A.Example.com.", "*.example.org"]
+alpn = "h2"
+to = "b"
+
+[pools.a]
+balance = "least-connections"
+servers = [
+  { name = "one", address = "db.example.com:5432", weight = 3, max_connections = 7 },
+  { name = "two", address = "unix:/run/db.sock", backup = true },
+]
+retries = 1
+queue = 10
+queue_timeout = "1s"
+when_down = "queue"
+connect_timeout = "500ms"
+idle_timeout = "1h 30m"
+fin_timeout = "5s"
+session_timeout = "1day"
+send_proxy = "v2"
+source = "192.0.2.9"
+keepalive = false
+user_timeout = "9s"
+fast_open = true
+check = { kind = "exchange", send = "PING\r\n", expect = "+PONG", interval = "1s", timeout = "100ms", rise = 1, fall = 2 }
+passive = { failures = 1, out_for = "3s" }
+slow_start = "30s"
+resolve_every = "5s"
+
+[pools.b]
+servers = [{ address = "[2001:db8::1]:443" }]
+source = "client"
+passive = false
+"#,
+    )
+    .unwrap();
+    assert_eq!((config.workers, config.max_connections), (2, 10_000));
+    assert_eq!(config.admin, Some(PathBuf::from("/run/zhaul.sock")));
+    let expected = Some(Log {
+        path: None,
+        format: LogFormat::Json,
+    });
+    assert_eq!(config.log, expected);
+    let tls = &config.listeners["tls"];
+    assert_eq!(tls.listen.len(), 3);
+    assert_eq!(tls.bandwidth, 10_000_000);
+    assert_eq!(tls.deny[0].to_string(), "10.1.0.0/16");
+    assert_eq!(tls.allow[1].to_string(), "192.0.2.7/32");
+    assert_eq!(tls.routes[0].sni, ["a.example.com", "*.example.org"]);
+    assert_eq!(tls.routes[0].alpn, ["h2"]);
+    assert_eq!(tls.keepalive.unwrap().count, 2);
+    let a = &config.pools["a"];
+    assert_eq!(a.balance, Balance::LeastConnections);
+    assert_eq!(a.idle_timeout, Duration::from_secs(5400));
+    assert_eq!((a.keepalive, a.send_proxy), (None, Some(ProxyVersion::V2)));
+    assert_eq!(a.source, Source::Address("192.0.2.9".parse().unwrap()));
+    assert_eq!(a.when_full.queue, 10);
+    assert_eq!(a.check.as_ref().unwrap().fall, 2);
+    assert_eq!(a.servers[1].name, "two");
+    assert_eq!(config.pools["b"].source, Source::Client);
+    assert_eq!(config.pools["b"].passive, None);
+}
+
+#[test]
+fn mistakes_name_file_line_and_key() {
+    for (from, to, expected) in [
+        (
+            "to = \"web\"",
+            "to = \"wbe\"",
+            "p.toml:4: listeners.web.to: there is no pool \"wbe\"",
+        ),
+        (
+            "to = \"web\"",
+            "too = \"web\"",
+            "p.toml:4: listeners.web.too: unknown field `too`",
+        ),
+        (
+            "192.0.2.1:443",
+            "192.0.2.1",
+            "p.toml:7: pools.web.servers[0].address:",
+        ),
+        (
+            "to = \"web\"",
+            "to = \"web\"\nbandwidth = \"fast\"",
+            "p.toml:5: listeners.web.bandwidth:",
+        ),
+        (
+            "to = \"web\"",
+            "to = \"web\"\nhello_timeout = 5",
+            "p.toml:5: listeners.web.hello_timeout:",
+        ),
+        (
+            "to = \"web\"",
+            "to = \"web\"\nallow = [\"10.0.0.0/40\"]",
+            "p.toml:5: listeners.web.allow[0]:",
+        ),
+        (
+            "to = \"web\"",
+            "to = \"web\"\nproxy_from = []",
+            "p.toml:5: listeners.web.proxy_from: nobody",
+        ),
+        ("to = \"web\"", "to = \"web\"\nto = \"web\"", "p.toml:5:"),
+        (
+            "to = \"web\"",
+            "",
+            "p.toml:3: listeners.web.to: connections have nowhere to go",
+        ),
+        (
+            "[pools.web]",
+            "[pools.web]\nbalance = \"fair\"",
+            "p.toml:7: pools.web.balance: unknown value",
+        ),
+        (
+            "[pools.web]",
+            "[pools.web]\nconnect_timeout = \"0s\"",
+            "p.toml:7: pools.web.connect_timeout:",
+        ),
+        (
+            "[pools.web]",
+            "[pools.web]\ncheck = { rise = 0 }",
+            "p.toml:7: pools.web.check.rise:",
+        ),
+        (
+            "[pools.web]",
+            "[pools.web]\ncheck = { send = \"x\" }",
+            "p.toml:7: pools.web.check.expect:",
+        ),
+        (
+            "[pools.web]",
+            "admin = 3\n[pools.web]",
+            "p.toml:6: listeners.web.admin: unknown field",
+        ),
+    ] {
+        let text = MINIMAL.replace(from, to);
+        let problems = problems(&text);
+        assert!(
+            problems.contains(expected),
+            "{to}:\n{problems}\nlacks\n{expected}"
+        );
+    }
+}
+
+#[test]
+fn servers_of_the_same_name_are_refused() {
+    let text = MINIMAL.replace(
+        "{ address = \"192.0.2.1:443\" }",
+        "{ name = \"a\", address = \"192.0.2.1:443\" },\n  { name = \"a\", address = \"192.0.2.2:443\" }",
+    );
+    let problems = problems(&text);
+    assert!(
+        problems.contains("p.toml:8: pools.web.servers[1].name: there are two"),
+        "{problems}"
+    );
+}
+
+#[test]
+fn all_wrong_references_are_reported_together() {
+    let text = MINIMAL.replace(
+        "to = \"web\"",
+        "to = \"one\"\nroutes = [{ sni = \"*\", to = \"two\" }]",
+    );
+    let problems = problems(&text);
+    assert_eq!(problems.lines().count(), 3, "{problems}");
+}
+
+#[test]
+fn an_empty_file_says_what_to_write() {
+    assert!(problems("").contains("write [listeners.NAME]"));
+}

@@ -1,0 +1,417 @@
+//! Starting, reloading and stopping.
+//!
+//! [`Proxy::bind`] does everything that can fail because of what the user asked for; after it,
+//! [`Proxy::run`] serves until [`Handle::stop`]. [`Handle::reload`] puts another configuration in
+//! force without touching a connection, or leaves everything as it was.
+
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+use zhaul::PipePool;
+use zhaul::relay::{BufferPool, Resources};
+use zhaul_service::{
+    ListenAddr, ListenError, Listener, LogSender, LogWriter, Options, raise_open_files,
+};
+
+use crate::config::Config;
+use crate::control;
+use crate::mailbox::{Letter, Mailbox};
+use crate::site::Site;
+use crate::worker::{Parts, Worker};
+
+/// Descriptors kept free for everything that is no session.
+const SPARE_FILES: usize = 64;
+/// A session's sockets: the client's and the server's.
+const FILES_PER_SESSION: usize = 2;
+/// A pipe's two ends.
+const FILES_PER_PIPE: usize = 2;
+/// Pipes each worker has at most; when they are out, bytes are copied.
+const PIPES: usize = 64;
+/// What a pipe of a bulk stream is asked to hold.
+const PIPE_BYTES: usize = 1 << 20;
+/// Buffers of each worker, which are held only while a peer does not take what was received.
+const BUFFERS: usize = 4096;
+/// The size of each.
+const BUFFER_BYTES: usize = 16 << 10;
+/// How long the log may take for its last lines.
+const LOG_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why a proxy did not start, or stopped.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProxyError {
+    /// An address cannot be listened on.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// A name stands for no address.
+    #[error(
+        "server {server}: cannot look up {host}: {why} (name a host that exists, or its address)"
+    )]
+    Resolve {
+        /// The server, as `pool/name`.
+        server: String,
+        /// Its name.
+        host: String,
+        /// Why.
+        why: io::Error,
+    },
+    /// Connections cannot come from clients' addresses.
+    #[error(
+        "pool {pool}: connections cannot come from the client's address: {why} (source = \"client\" \
+         needs CAP_NET_ADMIN)"
+    )]
+    Transparent {
+        /// The pool.
+        pool: String,
+        /// What the kernel said.
+        why: io::Error,
+    },
+    /// The log cannot be written.
+    #[error(
+        "cannot write the log {path}: {why} (name a file in a directory that you can write to)"
+    )]
+    Log {
+        /// The file asked for.
+        path: String,
+        /// What the kernel said.
+        why: io::Error,
+    },
+    /// It was told to stop before.
+    #[error("the proxy is being stopped (start it again)")]
+    Stopping,
+    /// Something that only a restart can change.
+    #[error("{0} cannot be changed while the proxy runs (restart it)")]
+    NeedsRestart(&'static str),
+    /// The machine would not give what a proxy needs.
+    #[error("cannot start the proxy: {0} (see the limits of this user and machine)")]
+    Start(#[from] io::Error),
+}
+
+/// A proxy that listens and does not serve yet.
+#[derive(Debug)]
+pub struct Proxy {
+    shared: Arc<Shared>,
+    log: Option<(LogWriter, LogSender)>,
+    admin: Option<Listener>,
+    metrics: Vec<Listener>,
+}
+
+/// What all threads of a proxy know.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) site: ArcSwap<Site>,
+    pub(crate) mailboxes: Vec<Mailbox>,
+    /// The zero of all times.
+    pub(crate) zero: Instant,
+    pub(crate) stop: watch::Sender<Stop>,
+    /// Counts configurations.
+    pub(crate) reloads: watch::Sender<u64>,
+    log: Option<LogSender>,
+    open_files: usize,
+    /// Reloads come one after the other.
+    reloading: Mutex<()>,
+}
+
+/// How far stopping has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Stop {
+    No,
+    /// No new connections; sessions may end.
+    Drain,
+    /// At once.
+    Now,
+    /// The workers have ended.
+    Done,
+}
+
+/// Reaches a running proxy, from any thread.
+#[derive(Clone, Debug)]
+pub struct Handle(Arc<Shared>);
+
+impl Shared {
+    pub(crate) fn now(&self) -> Duration {
+        self.zero.elapsed()
+    }
+
+    fn reloading(&self) -> MutexGuard<'_, ()> {
+        self.reloading
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell_all(&self, letter: impl Fn() -> Letter) {
+        for mailbox in &self.mailboxes {
+            mailbox.send(letter());
+        }
+    }
+}
+
+impl Handle {
+    /// Refuses new connections, lets sessions end within the time to drain, then makes
+    /// [`Proxy::run`] return.
+    pub fn stop(&self) {
+        if advance(&self.0.stop, Stop::Drain) {
+            let _after_any_reload = self.0.reloading();
+            let site = Arc::new(self.0.site.load().without_sockets());
+            self.0.site.store(Arc::clone(&site));
+            self.0.tell_all(|| Letter::Drain(Arc::clone(&site)));
+            // Whoever looks after the servers lets go of the sockets, too.
+            self.0.reloads.send_modify(|count| *count += 1);
+        }
+    }
+
+    /// Ends every session and makes [`Proxy::run`] return.
+    pub fn stop_now(&self) {
+        self.stop();
+        if advance(&self.0.stop, Stop::Now) {
+            self.0.tell_all(|| Letter::Stop);
+        }
+    }
+
+    /// Opens the log by name again, after a rotation.
+    pub fn reopen_log(&self) {
+        if let Some(log) = &self.0.log {
+            log.reopen();
+        }
+    }
+
+    /// Puts another configuration in force. Sessions go on as they began; sockets, servers and
+    /// counts that both configurations have go on, too.
+    ///
+    /// # Errors
+    /// If an address cannot be listened on, or something changed that needs a restart; nothing has
+    /// changed then.
+    pub fn reload(&self, config: Config) -> Result<(), ProxyError> {
+        let shared = &self.0;
+        let _one_at_a_time = shared.reloading();
+        if *shared.stop.borrow() != Stop::No {
+            return Err(ProxyError::Stopping);
+        }
+        let old = shared.site.load_full();
+        for (same, what) in [
+            (old.config.workers == config.workers, "workers"),
+            (old.config.admin == config.admin, "admin"),
+            (old.config.metrics == config.metrics, "metrics"),
+            (old.config.log == config.log, "log"),
+        ] {
+            if !same {
+                return Err(ProxyError::NeedsRestart(what));
+            }
+        }
+        let workers = shared.mailboxes.len();
+        let most = most_sessions(&config, shared.open_files, workers);
+        let site = Site::new(config, Some(&old), &mut Vec::new(), workers, most)?;
+        let site = Arc::new(site);
+        shared.site.store(Arc::clone(&site));
+        shared.tell_all(|| Letter::Site(Arc::clone(&site)));
+        // Whoever waits may find a place at a server that is new, or may have more connections now.
+        for pool in old.pools.values() {
+            pool.call_all();
+        }
+        shared.reloads.send_modify(|count| *count += 1);
+        Ok(())
+    }
+}
+
+/// Moves on to a later state; false if it was reached before.
+fn advance(stop: &watch::Sender<Stop>, to: Stop) -> bool {
+    stop.send_if_modified(|state| {
+        let moves = *state < to;
+        if moves {
+            *state = to;
+        }
+        moves
+    })
+}
+
+impl Proxy {
+    /// Opens the log and every listening socket. `inherited` are sockets that listen already (socket
+    /// activation): where the configuration names their address, they are used.
+    ///
+    /// # Errors
+    /// [`ProxyError`] names what, why and what to do.
+    pub fn bind(config: Config, mut inherited: Vec<Listener>) -> Result<Self, ProxyError> {
+        let open_files = raise_open_files();
+        let workers = match config.workers {
+            0 => thread::available_parallelism().map_or(1, usize::from),
+            n => n,
+        };
+        let most = most_sessions(&config, open_files, workers);
+        let admin = config.admin.as_deref().map(admin_socket).transpose()?;
+        let metrics = match &config.metrics {
+            Some(address) => Listener::bind(address, Options::default())?,
+            None => Vec::new(),
+        };
+        let log = match &config.log {
+            None => None,
+            Some(log) => Some(LogWriter::start(log.path.clone()).map_err(|why| {
+                let path = log.path.as_ref();
+                let path = path.map_or("-".to_owned(), |p| p.display().to_string());
+                ProxyError::Log { path, why }
+            })?),
+        };
+        let site = Site::new(config, None, &mut inherited, workers, most)?;
+        for unused in inherited {
+            tracing::warn!(
+                "the inherited socket {} is in no listener's list and is closed",
+                unused.address
+            );
+        }
+        let mailboxes = (0..workers)
+            .map(|_| Mailbox::new())
+            .collect::<io::Result<_>>()?;
+        let shared = Shared {
+            site: ArcSwap::from_pointee(site),
+            mailboxes,
+            zero: Instant::now(),
+            stop: watch::channel(Stop::No).0,
+            reloads: watch::channel(0).0,
+            log: log.as_ref().map(|(_, sender)| sender.clone()),
+            open_files,
+            reloading: Mutex::default(),
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+            log,
+            admin,
+            metrics,
+        })
+    }
+
+    /// Where clients can connect: names of listeners and their addresses.
+    pub fn addresses(&self) -> Vec<(String, String)> {
+        let site = self.shared.site.load();
+        let of = |socket: &crate::site::Socket| {
+            (
+                socket.listener.name.clone(),
+                socket.listening.address.to_string(),
+            )
+        };
+        let mut addresses: Vec<_> = site.sockets.iter().map(of).collect();
+        addresses.dedup();
+        addresses
+    }
+
+    /// Where metrics are answered.
+    pub fn metrics_addresses(&self) -> Vec<String> {
+        self.metrics.iter().map(|l| l.address.to_string()).collect()
+    }
+
+    /// Reaches this proxy from elsewhere.
+    pub fn handle(&self) -> Handle {
+        Handle(Arc::clone(&self.shared))
+    }
+
+    /// Serves until [`Handle::stop`], and returns when the last session has ended.
+    ///
+    /// # Errors
+    /// If a thread or an event loop cannot be created, or if a worker ends by a defect.
+    pub fn run(self) -> Result<(), ProxyError> {
+        let Self {
+            shared,
+            log,
+            admin,
+            metrics,
+        } = self;
+        let (writer, sender) = log.unzip();
+        let mut threads = Vec::new();
+        for index in 0..shared.mailboxes.len() {
+            threads.push(start_worker(&shared, index, sender.clone())?);
+        }
+        let controlling = {
+            let shared = Arc::clone(&shared);
+            thread::Builder::new()
+                .name("zhaul-control".to_owned())
+                .spawn(move || control::run(&shared, admin.as_ref(), &metrics))?
+        };
+        let mut result = Ok(());
+        for thread in threads {
+            let ended = thread
+                .join()
+                .unwrap_or_else(|_| Err(io::Error::other("a worker panicked")));
+            result = result.and(ended);
+        }
+        advance(&shared.stop, Stop::Done);
+        let control = controlling
+            .join()
+            .unwrap_or_else(|_| Err(io::Error::other("the control thread panicked")));
+        result = result.and(control);
+        if let Some(writer) = writer {
+            writer.finish(shared.site.load().config.drain.min(LOG_PATIENCE));
+        }
+        Ok(result?)
+    }
+}
+
+/// The administrator's socket takes commands, so it is its owner's alone.
+fn admin_socket(path: &Path) -> Result<Listener, ProxyError> {
+    use std::os::unix::fs::PermissionsExt;
+    let mut listeners = Listener::bind(&ListenAddr::Unix(path.to_owned()), Options::default())?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    let listener = listeners.pop();
+    Ok(listener.ok_or_else(|| io::Error::other("no administrator's socket"))?)
+}
+
+/// Sessions that may be open at once.
+fn most_sessions(config: &Config, open_files: usize, workers: usize) -> usize {
+    let pipes = PIPES * FILES_PER_PIPE * workers;
+    let left = open_files.saturating_sub(SPARE_FILES + pipes);
+    let most = (left / FILES_PER_SESSION).max(1);
+    match config.max_connections {
+        0 => most,
+        asked => {
+            if asked > most {
+                tracing::warn!(
+                    "{asked} connections were asked for, but {open_files} open files allow {most} \
+                     (raise the limit on open files)"
+                );
+            }
+            asked.min(most)
+        }
+    }
+}
+
+/// Starts a worker whose end, in whatever way, ends the proxy: a listening socket that nobody accepts
+/// on would look healthy and serve nobody.
+fn start_worker(
+    shared: &Arc<Shared>,
+    index: usize,
+    log: Option<LogSender>,
+) -> io::Result<thread::JoinHandle<io::Result<()>>> {
+    let shared = Arc::clone(shared);
+    let serve = move || {
+        let _ends = EndsOnDrop(Arc::clone(&shared));
+        let pipes = PipePool::new(PIPES, PIPE_BYTES);
+        let worker = Worker::new(Parts {
+            index,
+            mailbox: shared.mailboxes[index].clone(),
+            site: shared.site.load_full(),
+            resources: Resources {
+                pipes,
+                buffers: BufferPool::new(BUFFERS, BUFFER_BYTES),
+            },
+            zero: shared.zero,
+            log,
+        })?;
+        worker.run()
+    };
+    thread::Builder::new()
+        .name(format!("zhaul-{index}"))
+        .spawn(serve)
+}
+
+struct EndsOnDrop(Arc<Shared>);
+
+impl Drop for EndsOnDrop {
+    fn drop(&mut self) {
+        // While others drain, those who are done are no reason to hurry.
+        if *self.0.stop.borrow() == Stop::No {
+            Handle(Arc::clone(&self.0)).stop();
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! A configuration in force: listeners and pools with everything they refer to.
+//!
+//! A reload makes a new [`Site`] that takes over what goes on: sockets that listen, gates with their
+//! counts, servers with their health. Sessions keep what they began with.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use zhaul_service::{Bound, ListenAddr, ListenError, Options};
+
+use crate::client_hello::ClientHello;
+use crate::config::{self, Config};
+use crate::connect;
+use crate::control::resolve_all;
+use crate::gate::{Door, Gate};
+use crate::pool::Pool;
+use crate::proxy::ProxyError;
+use crate::server::Server;
+
+/// A configuration in force.
+#[derive(Clone, Debug)]
+pub(crate) struct Site {
+    pub(crate) config: Config,
+    pub(crate) door: Arc<Door>,
+    pub(crate) pools: BTreeMap<String, Arc<Pool>>,
+    pub(crate) listeners: BTreeMap<String, Arc<Listener>>,
+    pub(crate) sockets: Vec<Socket>,
+    /// `config.max_connections`, or what the limit on open files allows.
+    pub(crate) max_connections: usize,
+}
+
+/// A listener of the configuration.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    pub(crate) name: String,
+    pub(crate) config: config::Listener,
+    pub(crate) gate: Arc<Gate>,
+    default: Option<Arc<Pool>>,
+    routes: Vec<Arc<Pool>>,
+}
+
+/// A socket that listens.
+#[derive(Clone, Debug)]
+pub(crate) struct Socket {
+    pub(crate) listener: Arc<Listener>,
+    pub(crate) listening: Arc<zhaul_service::Listener>,
+    /// What was asked for, to be found again after a reload.
+    asked: Asked,
+    /// The only worker that accepts on it, if each has its own.
+    pub(crate) worker: Option<usize>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Asked {
+    address: ListenAddr,
+    options: Options,
+    worker: Option<usize>,
+}
+
+impl Listener {
+    /// Whether something has to be read before a pool can be chosen.
+    pub(crate) fn wants_hello(&self) -> bool {
+        !self.routes.is_empty()
+    }
+
+    /// The pool for a connection whose beginning was not looked at, or was not TLS.
+    pub(crate) fn default_pool(&self) -> Option<&Arc<Pool>> {
+        self.default.as_ref()
+    }
+
+    /// The pool for a connection that began with this ClientHello.
+    pub(crate) fn pool_for(&self, hello: &ClientHello) -> Option<&Arc<Pool>> {
+        let position = self
+            .config
+            .routes
+            .iter()
+            .position(|route| route.matches(hello));
+        position
+            .and_then(|index| self.routes.get(index))
+            .or(self.default.as_ref())
+    }
+}
+
+impl config::Route {
+    fn matches(&self, hello: &ClientHello) -> bool {
+        let name = hello.server_name.as_deref();
+        let offers = |wanted: &String| hello.alpn.iter().any(|name| name == wanted.as_bytes());
+        let named = |pattern: &String| name.is_some_and(|name| covers(pattern, name));
+        (self.sni.is_empty() || self.sni.iter().any(named))
+            && (self.alpn.is_empty() || self.alpn.iter().any(offers))
+    }
+}
+
+/// `*.example.com` covers every name below, however deep, and not `example.com` itself.
+fn covers(pattern: &str, name: &str) -> bool {
+    match pattern.strip_prefix('*') {
+        Some(below) => name.len() > below.len() && name.ends_with(below),
+        None => name == pattern,
+    }
+}
+
+impl Site {
+    /// The same without listening sockets: when the last that has them is gone, they are closed.
+    pub(crate) fn without_sockets(&self) -> Self {
+        let mut site = self.clone();
+        site.sockets.clear();
+        site
+    }
+
+    /// Puts a configuration in force. What `previous` has that is still wanted goes on; `inherited`
+    /// are sockets that listen already (socket activation).
+    ///
+    /// # Errors
+    /// If a name stands for nothing or an address cannot be listened on; then nothing has changed.
+    pub(crate) fn new(
+        config: Config,
+        previous: Option<&Self>,
+        inherited: &mut Vec<zhaul_service::Listener>,
+        workers: usize,
+        max_connections: usize,
+    ) -> Result<Self, ProxyError> {
+        for (name, pool) in &config.pools {
+            if pool.source == config::Source::Client {
+                let failed = |errno: rustix::io::Errno| ProxyError::Transparent {
+                    pool: name.clone(),
+                    why: errno.into(),
+                };
+                connect::may_be_transparent().map_err(failed)?;
+            }
+        }
+        let pools: BTreeMap<_, _> = config
+            .pools
+            .iter()
+            .map(|(name, pool)| (name.clone(), Arc::new(new_pool(name, pool, previous))))
+            .collect();
+        resolve_all(pools.values()).map_err(|(server, host, why)| ProxyError::Resolve {
+            server,
+            host,
+            why,
+        })?;
+        let listeners: BTreeMap<_, _> = config
+            .listeners
+            .iter()
+            .map(|(name, listener)| {
+                let listener = new_listener(name, listener, &pools, previous);
+                (name.clone(), Arc::new(listener))
+            })
+            .collect();
+        let mut sockets = Vec::new();
+        for listener in listeners.values() {
+            listen(listener, previous, inherited, workers, &mut sockets)?;
+        }
+        Ok(Self {
+            door: previous.map_or_else(Arc::default, |site| Arc::clone(&site.door)),
+            config,
+            pools,
+            listeners,
+            sockets,
+            max_connections,
+        })
+    }
+}
+
+fn new_pool(name: &str, config: &config::Pool, previous: Option<&Site>) -> Pool {
+    let known = previous.and_then(|site| site.pools.get(name));
+    let servers = config.servers.iter().map(|server| {
+        let same = |old: &&Arc<Server>| old.name == server.name && old.address == server.address;
+        let old = known.and_then(|pool| pool.servers.iter().find(same));
+        old.map_or_else(|| Arc::new(Server::new(name, server)), Arc::clone)
+    });
+    // Who waits goes on waiting, for the servers of the new configuration.
+    let queue = known.map_or_else(Arc::default, |pool| pool.queue());
+    Pool::new(name, config.clone(), servers.collect(), queue)
+}
+
+fn new_listener(
+    name: &str,
+    config: &config::Listener,
+    pools: &BTreeMap<String, Arc<Pool>>,
+    previous: Option<&Site>,
+) -> Listener {
+    let known = previous.and_then(|site| site.listeners.get(name));
+    // A checked configuration names no pool that is not there.
+    let pool = |name: &String| pools.get(name).map(Arc::clone);
+    Listener {
+        name: name.to_owned(),
+        gate: known.map_or_else(Arc::default, |old| Arc::clone(&old.gate)),
+        default: config.to.as_ref().and_then(pool),
+        routes: config.routes.iter().filter_map(|r| pool(&r.to)).collect(),
+        config: config.clone(),
+    }
+}
+
+fn listen(
+    listener: &Arc<Listener>,
+    previous: Option<&Site>,
+    inherited: &mut Vec<zhaul_service::Listener>,
+    workers: usize,
+    sockets: &mut Vec<Socket>,
+) -> Result<(), ListenError> {
+    let config = &listener.config;
+    let options = Options {
+        backlog: config.backlog,
+        reuse_port: config.reuse_port,
+        fast_open: config.fast_open,
+        transparent: config.transparent,
+    };
+    for address in &config.listen {
+        let own = config.reuse_port && matches!(address, ListenAddr::Tcp(_));
+        let places = match own {
+            true => (0..workers).map(Some).collect(),
+            false => vec![None],
+        };
+        for worker in places {
+            let asked = Asked {
+                address: address.clone(),
+                options,
+                worker,
+            };
+            let mut add = |listening: Arc<zhaul_service::Listener>| {
+                sockets.push(Socket {
+                    listener: Arc::clone(listener),
+                    listening,
+                    asked: asked.clone(),
+                    worker,
+                });
+            };
+            let kept = previous.map_or(&[][..], |site| &site.sockets);
+            let mut kept = kept.iter().filter(|old| old.asked == asked).peekable();
+            if kept.peek().is_some() {
+                kept.for_each(|old| add(Arc::clone(&old.listening)));
+            } else if let Some(index) = inherited.iter().position(|l| is_at(l, address)) {
+                add(Arc::new(inherited.swap_remove(index)));
+            } else {
+                if worker == Some(0) {
+                    // Others could listen there as well without being told; so look first.
+                    let alone = Options {
+                        reuse_port: false,
+                        ..options
+                    };
+                    zhaul_service::Listener::bind(address, alone)?;
+                }
+                let bound = zhaul_service::Listener::bind(address, options)?;
+                bound.into_iter().for_each(|l| add(Arc::new(l)));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn is_at(listening: &zhaul_service::Listener, address: &ListenAddr) -> bool {
+    match (&listening.address, address) {
+        (Bound::Tcp(bound), ListenAddr::Tcp(asked)) => asked.contains(bound),
+        (Bound::Unix(bound), ListenAddr::Unix(asked)) => bound == asked,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hello(name: &str, alpn: &[&str]) -> ClientHello {
+        ClientHello {
+            server_name: (!name.is_empty()).then(|| name.to_owned()),
+            alpn: alpn.iter().map(|name| name.as_bytes().to_vec()).collect(),
+        }
+    }
+
+    fn site(text: &str, previous: Option<&Site>) -> Result<Site, ProxyError> {
+        let config = config::file::parse("test", text).unwrap();
+        Site::new(config, previous, &mut Vec::new(), 2, 10)
+    }
+
+    const TEXT: &str = r#"
+[listeners.tls]
+listen = "127.0.0.1:0"
+to = "other"
+routes = [
+  { sni = "a.example", to = "a" },
+  { sni = "*.b.example", alpn = ["h2", "x"], to = "b" },
+  { alpn = "acme", to = "a" },
+]
+[pools.a]
+servers = [{ address = "192.0.2.1:1" }]
+[pools.b]
+servers = [{ address = "192.0.2.2:1" }]
+[pools.other]
+servers = [{ address = "192.0.2.3:1" }]
+"#;
+
+    #[test]
+    fn the_first_route_that_matches_decides() {
+        let site = site(TEXT, None).unwrap();
+        let listener = &site.listeners["tls"];
+        for (name, alpn, expected) in [
+            ("a.example", &[][..], "a"),
+            ("x.a.example", &[], "other"),
+            ("x.b.example", &["x"], "b"),
+            ("x.y.b.example", &["h2"], "b"),
+            ("x.b.example", &["http/1.1"], "other"),
+            ("b.example", &["h2"], "other"),
+            ("", &["acme"], "a"),
+            ("", &[], "other"),
+        ] {
+            let pool = listener.pool_for(&hello(name, alpn)).unwrap();
+            assert_eq!(pool.name, expected, "{name} {alpn:?}");
+        }
+    }
+
+    #[test]
+    fn a_reload_keeps_sockets_gates_and_servers() {
+        let old = site(TEXT, None).unwrap();
+        assert!(old.pools["a"].servers[0].enter(0));
+        let text = TEXT.replace("192.0.2.2:1", "192.0.2.9:1");
+        let new = site(&text, Some(&old)).unwrap();
+        let same = |a: &Site, b: &Site, pool: &str| {
+            Arc::ptr_eq(&a.pools[pool].servers[0], &b.pools[pool].servers[0])
+        };
+        assert!(same(&old, &new, "a"));
+        assert!(!same(&old, &new, "b"));
+        assert_eq!(new.pools["a"].servers[0].connections(), 1);
+        assert!(Arc::ptr_eq(
+            &old.sockets[0].listening,
+            &new.sockets[0].listening
+        ));
+        assert!(Arc::ptr_eq(
+            &old.listeners["tls"].gate,
+            &new.listeners["tls"].gate
+        ));
+    }
+
+    #[test]
+    fn each_worker_gets_its_socket_if_asked_for() {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = port.local_addr().unwrap().to_string();
+        drop(port);
+        let text = TEXT
+            .replace("127.0.0.1:0", &address)
+            .replace("to = \"other\"", "to = \"other\"\nreuse_port = true");
+        let site = site(&text, None).unwrap();
+        let workers: Vec<_> = site.sockets.iter().map(|socket| socket.worker).collect();
+        assert_eq!(workers, [Some(0), Some(1)]);
+    }
+}

@@ -1,0 +1,218 @@
+//! Relaying: events, turns, timers.
+
+use std::num::NonZeroU64;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::event::epoll::EventFlags;
+use rustix::net::RecvFlags;
+use zhaul::relay::{RateLimit, Relay, Side, Turn, Way, readiness};
+
+use super::Worker;
+use crate::config::ProxyVersion;
+use crate::pool::Place;
+use crate::proxy_header::{self, Addresses, Introduction};
+use crate::session::{End, Phase, Session};
+
+/// The counts learn of bytes in portions of this size, and of the rest at the end.
+const REPORT_BYTES: u64 = 256 << 10;
+
+impl Worker {
+    /// Something happened on a socket of a session.
+    pub(super) fn event(&mut self, key: usize, side: Side, flags: EventFlags) {
+        let session = &mut self.sessions[key];
+        if side == Side::A {
+            session.seen |= flags;
+        }
+        match (&mut session.phase, side) {
+            (Phase::Relaying { relay, .. }, _) => {
+                relay.note(side, readiness(flags));
+                // One that waits for its turn has it soon.
+                if !session.in_line {
+                    self.turn(key);
+                }
+            }
+            (Phase::Connecting { .. }, Side::B) => self.connecting(key, flags),
+            // A client that ended its stream may still want an answer; one that is gone does not,
+            // unless it left something to be delivered (closing a UNIX socket is a hang-up at once).
+            _ if flags.contains(EventFlags::ERR)
+                || flags.contains(EventFlags::HUP) && !left_bytes(&session.client) =>
+            {
+                self.end(key, &End::ClientGone);
+            }
+            (Phase::Hello, _) => self.hello(key),
+            _ => {}
+        }
+    }
+
+    /// The connection to the server stands.
+    pub(super) fn start_relay(
+        &mut self,
+        key: usize,
+        place: Place,
+        server: OwnedFd,
+        of_server: EventFlags,
+    ) {
+        let session = &mut self.sessions[key];
+        let pool = &place.pool.config;
+        let mut relay = Relay::new(&place.pool.relay_options, self.now);
+        let bandwidth = session.listener.config.bandwidth;
+        if let Some(bandwidth) = NonZeroU64::new(bandwidth) {
+            for way in Way::BOTH {
+                relay.limit(way, Arc::new(RateLimit::new(bandwidth)));
+            }
+        }
+        if let Some(version) = pool.send_proxy {
+            let header = introduce(session, version);
+            relay.preload(Way::AToB, &header);
+        }
+        // What happened before there was a relay was told to nobody.
+        relay.note(Side::A, readiness(session.seen));
+        relay.note(Side::B, readiness(of_server));
+        session.wake_at = None;
+        session.phase = Phase::Relaying {
+            place,
+            server,
+            relay: Box::new(relay),
+        };
+        self.turn(key);
+    }
+
+    /// Moves what can be moved.
+    pub(super) fn turn(&mut self, key: usize) {
+        let name = self.name(key);
+        let session = &mut self.sessions[key];
+        let Phase::Relaying { relay, server, .. } = &mut session.phase else {
+            return;
+        };
+        let turn = relay.turn(
+            session.client.as_fd(),
+            server.as_fd(),
+            &self.resources,
+            self.now,
+        );
+        report(session, REPORT_BYTES);
+        match turn {
+            Turn::Wait(wants) => {
+                if wants.buffer && !session.is_starved {
+                    session.is_starved = true;
+                    self.starved.push_back(name);
+                }
+                match wants.wake_at {
+                    Some(at) => self.wake_at(key, at),
+                    None => session.wake_at = None,
+                }
+            }
+            Turn::Done(ending) => self.end(key, &End::Relay(ending)),
+            // More to do; the same holds for anything that is not known yet.
+            _ => {
+                session.in_line = true;
+                self.line.push(name);
+            }
+        }
+    }
+
+    /// Gives those their turn who used up the last one.
+    pub(super) fn serve_line(&mut self) {
+        for name in std::mem::take(&mut self.line) {
+            self.guarded(name, |worker, key| {
+                worker.sessions[key].in_line = false;
+                worker.turn(key);
+            });
+        }
+    }
+
+    /// Gives those their turn who found no buffer, while there are some. No event tells of it.
+    pub(super) fn serve_starved(&mut self) {
+        for _ in 0..self.starved.len() {
+            if !self.resources.buffers.is_available() {
+                return;
+            }
+            let Some(name) = self.starved.pop_front() else {
+                return;
+            };
+            self.guarded(name, |worker, key| {
+                worker.sessions[key].is_starved = false;
+                if !worker.sessions[key].in_line {
+                    worker.turn(key);
+                }
+            });
+        }
+    }
+
+    /// Sets the time at which a session is looked at even if nothing happens.
+    pub(super) fn wake_at(&mut self, key: usize, at: Duration) {
+        let name = self.name(key);
+        let session = &mut self.sessions[key];
+        session.wake_at = Some(at);
+        self.timers.arm(name, at, &mut session.armed);
+    }
+
+    /// An entry of the timers came up; the session may have put its time off since.
+    pub(super) fn timer(&mut self, key: usize, at: Duration) {
+        let session = &mut self.sessions[key];
+        if session.armed == Some(at) {
+            session.armed = None;
+        }
+        match session.wake_at {
+            Some(wake_at) if wake_at <= self.now => {
+                session.wake_at = None;
+                self.overdue(key);
+            }
+            Some(wake_at) => self.wake_at(key, wake_at),
+            None => {}
+        }
+    }
+
+    fn overdue(&mut self, key: usize) {
+        match &self.sessions[key].phase {
+            Phase::Hello => self.end(key, &End::HelloTimeout),
+            Phase::Queued { .. } => self.queue_timer(key),
+            Phase::Knocking { .. } => self.knock_again(key),
+            Phase::Connecting { .. } => self.connect_timed_out(key),
+            Phase::Relaying { .. } => self.turn(key),
+            Phase::Over => {}
+        }
+    }
+}
+
+/// Tells the counts what has moved, if that is `at_least` so much.
+pub(super) fn report(session: &mut Session, at_least: u64) {
+    let Phase::Relaying { relay, place, .. } = &session.phase else {
+        return;
+    };
+    let stats = relay.stats();
+    let delivered = Way::BOTH.map(|way| stats.way(way).delivered);
+    let [up, down] = [0, 1].map(|i| delivered[i] - session.reported[i]);
+    if up + down >= at_least.max(1) {
+        session.reported = delivered;
+        place.server().counts.moved(up, down);
+        session.listener.gate.counts.moved(up, down);
+    }
+}
+
+/// Whether a client has sent bytes that nobody has taken.
+fn left_bytes(client: &OwnedFd) -> bool {
+    let seen = rustix::net::recv(client, &mut [0_u8; 1][..], RecvFlags::PEEK);
+    matches!(seen, Ok((1.., _)))
+}
+
+/// The header that introduces a client to its server.
+fn introduce(session: &Session, version: ProxyVersion) -> Vec<u8> {
+    let mut introduction = match &session.introduction {
+        Some(introduction) => introduction.clone(),
+        None => Introduction::default(),
+    };
+    if session.introduction.is_none()
+        && let Some(source) = session.source()
+    {
+        let local = rustix::net::getsockname(&session.client).ok();
+        let destination = local.and_then(|any| any.try_into().ok());
+        introduction.addresses = destination.map(|destination| Addresses {
+            source,
+            destination,
+        });
+    }
+    proxy_header::write(version, &introduction)
+}

@@ -1,0 +1,19 @@
+//! What the servers of zhaul share: addresses and listening sockets, the way of log lines to the
+//! disk, waking a worker, reporting trouble without flooding anybody.
+#![forbid(unsafe_code)]
+
+mod addr;
+mod limits;
+mod listen;
+mod log_writer;
+mod peer;
+mod trouble;
+mod wake;
+
+pub use addr::ListenAddr;
+pub use limits::raise_open_files;
+pub use listen::{Bound, ListenError, Listener, Options, SocketPath};
+pub use log_writer::{FLUSH_BYTES, LogSender, LogWriter};
+pub use peer::{Peer, counted_address};
+pub use trouble::Trouble;
+pub use wake::Wake;

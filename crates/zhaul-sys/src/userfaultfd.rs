@@ -1,0 +1,370 @@
+//! `userfaultfd(2)`: page faults of a range of memory, answered by user space.
+//!
+//! A thread that touches a missing or write-protected page of watched memory sleeps until somebody
+//! fills or unprotects the page. When the [`Userfault`] is dropped, nothing is watched any more and
+//! everybody goes on: missing pages read as zeros.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use rustix::mm::{MapFlags, ProtFlags, UserfaultfdFlags};
+
+use crate::{check, check_len};
+
+/// Anonymous memory that faults are watched in. Loads and stores are atomic bytes, since pages are
+/// filled by another thread.
+#[derive(Debug)]
+pub struct WatchedMemory {
+    start: NonNull<u8>,
+    page_bytes: usize,
+    pages: usize,
+}
+
+// SAFETY: the memory belongs to the process and not to a thread.
+unsafe impl Send for WatchedMemory {}
+// SAFETY: it is accessed by atomic loads and stores only, and by the kernel.
+unsafe impl Sync for WatchedMemory {}
+
+impl WatchedMemory {
+    /// So many pages, none of which exists yet.
+    ///
+    /// # Errors
+    /// ENOMEM.
+    pub fn pages(pages: usize) -> io::Result<Self> {
+        let page_bytes = rustix::param::page_size();
+        // SAFETY: a fresh anonymous range chosen by the kernel aliases nothing.
+        let start = unsafe {
+            rustix::mm::mmap_anonymous(
+                ptr::null_mut(),
+                pages * page_bytes,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::PRIVATE,
+            )
+        }?;
+        let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self {
+            start,
+            page_bytes,
+            pages,
+        })
+    }
+
+    /// The first byte of a page.
+    pub fn load(&self, page: usize) -> u8 {
+        self.first_byte(page).load(Ordering::SeqCst)
+    }
+
+    /// Changes the first byte of a page.
+    pub fn store(&self, page: usize, byte: u8) {
+        self.first_byte(page).store(byte, Ordering::SeqCst);
+    }
+
+    /// Bytes in a page.
+    pub const fn page_bytes(&self) -> usize {
+        self.page_bytes
+    }
+
+    fn first_byte(&self, page: usize) -> &AtomicU8 {
+        assert!(page < self.pages, "inside the memory");
+        // SAFETY: the page is inside the range, which is mapped until drop.
+        let address = unsafe { self.start.as_ptr().add(page * self.page_bytes) };
+        // SAFETY: readable and writable until drop, and accessed atomically by everybody.
+        unsafe { AtomicU8::from_ptr(address) }
+    }
+
+    fn range(&self, page: usize, pages: usize) -> UffdioRange {
+        assert!(page + pages <= self.pages, "inside the memory");
+        UffdioRange {
+            start: self.start.as_ptr() as u64 + (page * self.page_bytes) as u64,
+            len: (pages * self.page_bytes) as u64,
+        }
+    }
+}
+
+impl Drop for WatchedMemory {
+    fn drop(&mut self) {
+        let len = self.pages * self.page_bytes;
+        // SAFETY: the range was mapped by pages(), is unmapped once, and nobody else knows it.
+        let result = unsafe { rustix::mm::munmap(self.start.as_ptr().cast(), len) };
+        debug_assert!(result.is_ok(), "munmap of an own range succeeds");
+    }
+}
+
+/// Receives the faults of watched memory.
+#[derive(Debug)]
+pub struct Userfault {
+    fd: OwnedFd,
+    features: u64,
+}
+
+/// A thread sleeps on a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Where it touched.
+    pub address: u64,
+    /// The page is there and write-protected; otherwise it is missing.
+    pub write_protected: bool,
+}
+
+/// UFFD_FEATURE_PAGEFAULT_FLAG_WP: pages of anonymous memory can be write-protected. Linux 5.7.
+pub const FEATURE_WRITE_PROTECT: u64 = 1;
+
+impl Userfault {
+    /// The system call. With `user_mode_only` (Linux 5.11) faults inside system calls are not
+    /// handled, which needs no privilege.
+    ///
+    /// # Errors
+    /// EPERM without CAP_SYS_PTRACE while `vm.unprivileged_userfaultfd` is 0 and not
+    /// `user_mode_only`; ENOSYS without CONFIG_USERFAULTFD.
+    pub fn open(user_mode_only: bool) -> io::Result<Self> {
+        let mut flags = UserfaultfdFlags::CLOEXEC | UserfaultfdFlags::NONBLOCK;
+        if user_mode_only {
+            flags |= UserfaultfdFlags::from_bits_retain(UFFD_USER_MODE_ONLY);
+        }
+        // SAFETY: the descriptor does nothing until memory is registered with it, for which there
+        // is only watch(), whose memory nobody sees but through atomics.
+        let fd = unsafe { rustix::mm::userfaultfd(flags) }?;
+        Self::greet(fd)
+    }
+
+    /// The device `/dev/userfaultfd` (Linux 6.1), for whoever its permissions admit.
+    ///
+    /// # Errors
+    /// As opening the device.
+    pub fn open_device() -> io::Result<Self> {
+        let device = File::open("/dev/userfaultfd")?;
+        let flags = libc::O_CLOEXEC | libc::O_NONBLOCK;
+        // SAFETY: the request takes flags and returns a new descriptor.
+        let fd =
+            check(unsafe { libc::ioctl(device.as_raw_fd(), USERFAULTFD_IOC_NEW as _, flags) })?;
+        // SAFETY: the kernel just made it for us, and nobody else owns it.
+        Self::greet(unsafe { OwnedFd::from_raw_fd(fd) })
+    }
+
+    fn greet(fd: OwnedFd) -> io::Result<Self> {
+        let mut api = UffdioApi {
+            api: UFFD_API,
+            features: 0,
+            ioctls: 0,
+        };
+        // SAFETY: the request reads and stores a struct uffdio_api, which lives on this stack.
+        check(unsafe { libc::ioctl(fd.as_raw_fd(), UFFDIO_API as _, &raw mut api) })?;
+        Ok(Self {
+            fd,
+            features: api.features,
+        })
+    }
+
+    /// What the kernel can do, such as [`FEATURE_WRITE_PROTECT`].
+    pub const fn features(&self) -> u64 {
+        self.features
+    }
+
+    /// From now on threads that touch missing or write-protected pages of `memory` sleep.
+    ///
+    /// # Errors
+    /// EINVAL if the kernel cannot write-protect, EBUSY if another one watches already.
+    pub fn watch(&self, memory: &WatchedMemory) -> io::Result<()> {
+        let mut register = UffdioRegister {
+            range: memory.range(0, memory.pages),
+            mode: REGISTER_MISSING | REGISTER_WRITE_PROTECT,
+            ioctls: 0,
+        };
+        // SAFETY: the request reads and stores a struct uffdio_register, which lives on this stack;
+        // the range is the memory's own.
+        check(unsafe { libc::ioctl(self.fd.as_raw_fd(), UFFDIO_REGISTER as _, &raw mut register) })
+            .map(drop)
+    }
+
+    /// The next fault, if somebody sleeps on one that was not reported yet.
+    ///
+    /// # Errors
+    /// As `read(2)`, but EAGAIN is `None`.
+    pub fn next(&self) -> io::Result<Option<Fault>> {
+        let mut message = [0_u64; 4];
+        // SAFETY: the kernel stores whole struct uffd_msg, 32 bytes each; there is room for one.
+        let read = check_len(unsafe {
+            libc::read(
+                self.fd.as_raw_fd(),
+                message.as_mut_ptr().cast(),
+                size_of_val(&message),
+            )
+        });
+        match read {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            Err(error) => return Err(error),
+        }
+        let [event, flags, address, _] = message;
+        let is_fault = event.to_ne_bytes()[0] == EVENT_PAGEFAULT;
+        Ok(is_fault.then_some(Fault {
+            address,
+            write_protected: flags & PAGEFAULT_FLAG_WP != 0,
+        }))
+    }
+
+    /// Makes a missing page of `memory` with these bytes, write-protected or not, and wakes who
+    /// sleeps on it.
+    ///
+    /// # Errors
+    /// EEXIST if the page is there already.
+    ///
+    /// # Panics
+    /// If it is not exactly one page of bytes.
+    pub fn fill(
+        &self,
+        memory: &WatchedMemory,
+        page: usize,
+        bytes: &[u8],
+        protected: bool,
+    ) -> io::Result<()> {
+        assert_eq!(bytes.len(), memory.page_bytes, "one page");
+        let range = memory.range(page, 1);
+        let mut copy = UffdioCopy {
+            dst: range.start,
+            src: bytes.as_ptr() as u64,
+            len: range.len,
+            mode: if protected { COPY_MODE_WP } else { 0 },
+            copy: 0,
+        };
+        // SAFETY: the request reads and stores a struct uffdio_copy, which lives on this stack,
+        // reads the bytes, borrowed for the call, and makes a page of the memory's own.
+        check(unsafe { libc::ioctl(self.fd.as_raw_fd(), UFFDIO_COPY as _, &raw mut copy) })
+            .map(drop)
+    }
+
+    /// Lifts the write protection of a page and wakes who sleeps on it.
+    ///
+    /// # Errors
+    /// As `ioctl_userfaultfd(2)`.
+    pub fn unprotect(&self, memory: &WatchedMemory, page: usize) -> io::Result<()> {
+        let mut protect = UffdioWriteprotect {
+            range: memory.range(page, 1),
+            mode: 0,
+        };
+        // SAFETY: the request reads a struct uffdio_writeprotect, which lives on this stack; the
+        // range is the memory's own.
+        check(unsafe {
+            libc::ioctl(
+                self.fd.as_raw_fd(),
+                UFFDIO_WRITEPROTECT as _,
+                &raw mut protect,
+            )
+        })
+        .map(drop)
+    }
+}
+
+// The structs and numbers of `linux/userfaultfd.h`.
+#[repr(C)]
+struct UffdioApi {
+    api: u64,
+    features: u64,
+    ioctls: u64,
+}
+
+#[repr(C)]
+struct UffdioRange {
+    start: u64,
+    len: u64,
+}
+
+#[repr(C)]
+struct UffdioRegister {
+    range: UffdioRange,
+    mode: u64,
+    ioctls: u64,
+}
+
+#[repr(C)]
+struct UffdioCopy {
+    dst: u64,
+    src: u64,
+    len: u64,
+    mode: u64,
+    copy: i64,
+}
+
+#[repr(C)]
+struct UffdioWriteprotect {
+    range: UffdioRange,
+    mode: u64,
+}
+
+const UFFD_API: u64 = 0xaa;
+const UFFD_USER_MODE_ONLY: u32 = 1;
+const UFFDIO_API: libc::c_ulong = 0xc018_aa3f;
+const UFFDIO_REGISTER: libc::c_ulong = 0xc020_aa00;
+const UFFDIO_COPY: libc::c_ulong = 0xc028_aa03;
+const UFFDIO_WRITEPROTECT: libc::c_ulong = 0xc018_aa06;
+const USERFAULTFD_IOC_NEW: libc::c_ulong = 0xaa00;
+const REGISTER_MISSING: u64 = 1;
+const REGISTER_WRITE_PROTECT: u64 = 2;
+const COPY_MODE_WP: u64 = 2;
+const EVENT_PAGEFAULT: u8 = 0x12;
+const PAGEFAULT_FLAG_WP: u64 = 2;
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    fn wait(faults: &Userfault) -> Fault {
+        let began = Instant::now();
+        loop {
+            if let Some(fault) = faults.next().unwrap() {
+                return fault;
+            }
+            assert!(began.elapsed() < Duration::from_secs(10));
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    #[test]
+    fn a_missing_page_is_filled_and_a_protected_one_released() {
+        let faults = match Userfault::open(true) {
+            Ok(faults) => faults,
+            Err(error) => {
+                println!("SKIP a_missing_page_is_filled_and_a_protected_one_released: {error}");
+                return;
+            }
+        };
+        let memory = WatchedMemory::pages(2).unwrap();
+        faults.watch(&memory).unwrap();
+        std::thread::scope(|scope| {
+            let toucher = scope.spawn(|| {
+                let before = memory.load(1);
+                memory.store(1, 8);
+                (before, memory.load(1))
+            });
+            let missing = wait(&faults);
+            assert!(!missing.write_protected);
+            let page = vec![7; memory.page_bytes()];
+            faults.fill(&memory, 1, &page, true).unwrap();
+            let protected = wait(&faults);
+            assert!(protected.write_protected && protected.address == missing.address);
+            faults.unprotect(&memory, 1).unwrap();
+            assert_eq!(toucher.join().unwrap(), (7, 8));
+        });
+    }
+
+    #[test]
+    fn who_sleeps_goes_on_when_nobody_watches_any_more() {
+        let Ok(faults) = Userfault::open(true) else {
+            println!("SKIP who_sleeps_goes_on_when_nobody_watches_any_more: no userfaultfd");
+            return;
+        };
+        let memory = WatchedMemory::pages(1).unwrap();
+        faults.watch(&memory).unwrap();
+        std::thread::scope(|scope| {
+            let toucher = scope.spawn(|| memory.load(0));
+            wait(&faults);
+            drop(faults);
+            assert_eq!(toucher.join().unwrap(), 0);
+        });
+    }
+}

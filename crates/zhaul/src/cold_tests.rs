@@ -1,0 +1,125 @@
+//! Tests of the cold pool.
+
+use std::io::Write;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+
+use super::*;
+use crate::residency::{Residency, probe};
+
+#[tokio::test]
+async fn jobs_run_and_their_results_come_back() {
+    let pool = ColdPool::new(4, 16);
+    let sum: u64 = {
+        let jobs = (0..100_u64).map(|n| pool.run(move || n * 2));
+        let mut sum = 0;
+        for job in jobs {
+            sum += job.await;
+        }
+        sum
+    };
+    assert_eq!(sum, 9900);
+    assert!(pool.threads() <= 4);
+}
+
+#[tokio::test]
+async fn threads_and_queue_are_bounded() {
+    let pool = ColdPool::new(2, 3);
+    let (release, wait) = mpsc::channel::<()>();
+    let wait = Arc::new(Mutex::new(wait));
+    let running = Arc::new(AtomicUsize::new(0));
+    let mut jobs = Vec::new();
+    let block = |running: &Arc<AtomicUsize>| {
+        let (wait, running) = (Arc::clone(&wait), Arc::clone(running));
+        move || {
+            running.fetch_add(1, Ordering::SeqCst);
+            let _ = wait.lock().unwrap().recv();
+        }
+    };
+    for _ in 0..2 {
+        jobs.push(pool.submit(block(&running)).await);
+    }
+    while running.load(Ordering::SeqCst) < 2 {
+        tokio::task::yield_now().await;
+    }
+    for _ in 0..3 {
+        jobs.push(pool.try_submit(block(&running)).expect("room in the queue"));
+    }
+    assert!(pool.try_submit(|| ()).is_none(), "the queue is full");
+    assert_eq!(pool.threads(), 2);
+    let waiting = tokio::time::timeout(Duration::from_millis(20), pool.submit(|| ()));
+    assert!(waiting.await.is_err(), "submitting waits for room");
+    (0..5).for_each(|_| release.send(()).unwrap());
+    for job in jobs {
+        job.join().await;
+    }
+}
+
+#[tokio::test]
+async fn a_panic_reaches_whoever_waits_and_spares_the_thread() {
+    let pool = ColdPool::new(1, 4);
+    let job = pool.submit(|| panic!("the job's own")).await;
+    let joined = tokio::spawn(job.join()).await;
+    assert!(joined.unwrap_err().is_panic());
+    assert_eq!(pool.run(|| 7).await, 7);
+    assert_eq!(pool.threads(), 1);
+}
+
+#[tokio::test]
+async fn a_result_that_panics_when_dropped_spares_the_thread() {
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("nobody wanted it");
+        }
+    }
+    let pool = ColdPool::new(1, 4);
+    let (release, wait) = mpsc::channel::<()>();
+    let unwanted = pool.submit(move || {
+        let _ = wait.recv();
+        Bomb
+    });
+    drop(unwanted.await);
+    release.send(()).unwrap();
+    let next = tokio::time::timeout(Duration::from_secs(5), pool.run(|| 7));
+    assert_eq!(next.await, Ok(7), "the thread lives");
+    assert_eq!(pool.threads(), 1);
+}
+
+#[test]
+fn populate_waits_until_the_data_is_up_to_date() {
+    let mut file = tempfile::tempfile_in("/var/tmp").unwrap();
+    let len = 8 << 20;
+    file.write_all(&vec![3; len]).unwrap();
+    file.sync_all().unwrap();
+    rustix::fs::fadvise(&file, 0, None, Advice::DontNeed).unwrap();
+    if probe(&file, 0, len as u64) == Residency::Resident {
+        println!("SKIP: pages cannot be dropped here");
+    }
+    assert_eq!(populate(&file, 0, len as u64), Ok(len as u64));
+    // Every single page answers without waiting.
+    for page in 0..len as u64 / 4096 {
+        assert_eq!(
+            probe(&file, page * 4096, 1),
+            Residency::Resident,
+            "page {page}"
+        );
+    }
+}
+
+#[test]
+fn populate_stops_at_the_end_of_the_file() {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(&[1; 5000]).unwrap();
+    assert_eq!(populate(&file, 4000, 1 << 20), Ok(1000));
+    assert_eq!(populate(&file, 9000, 10), Ok(0));
+    assert_eq!(populate(&file, 0, 0), Ok(0));
+}
+
+#[test]
+fn a_file_that_cannot_be_sent_from_is_read() {
+    let status = File::open("/proc/self/status").unwrap();
+    assert!(populate(&status, 0, 1 << 20).unwrap() > 100);
+    let (reader, _writer) = rustix::pipe::pipe().unwrap();
+    assert!(populate(&reader, 0, 10).is_err());
+}

@@ -1,0 +1,303 @@
+//! The builder behind [`transfer`].
+
+use std::num::NonZeroU64;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use zhaul_core::{
+    Ask, Errno, HostFacts, Length, Operation, Plan, Refusal, Route, SinkFacts, SinkKind,
+    SourceFacts, SourceKind, Stability, Summary, Transfer, TransferError,
+};
+
+use crate::blocking;
+use crate::cancel::CancelToken;
+use crate::cold::ColdPool;
+use crate::endpoint;
+use crate::errno::of_rustix;
+use crate::hands::Hands;
+use crate::lease::{self, Lease};
+use crate::pipe_pool::PipePool;
+use crate::progress::Progress;
+use crate::residency::Memo;
+use crate::tokio::{Ahead, Control, Duplicated, MAX_READ_BYTES, Readiness, drive, drive_files};
+
+/// A transfer to be made; see [`transfer`].
+#[derive(Debug)]
+#[must_use = "nothing moves before run() or run_async()"]
+pub struct Haul<'a, S, K> {
+    source: S,
+    sink: K,
+    ask: Ask,
+    lease: Option<&'a Lease>,
+    cancel: Option<&'a CancelToken>,
+    progress: Option<&'a Progress>,
+    pipes: Option<&'a PipePool>,
+    cold: Option<&'a Arc<ColdPool>>,
+}
+
+/// Describes a transfer from `source` to `sink`, which [`Haul::run`] or [`Haul::run_async`] makes.
+///
+/// A seekable source is read from offset 0 or [`Haul::offset`]; its own position is neither used
+/// nor moved. A sink is written at its own position, as `write(2)` does.
+pub fn transfer<'a, S, K>(source: S, sink: K) -> Haul<'a, S, K> {
+    Haul {
+        source,
+        sink,
+        ask: Ask::default(),
+        lease: None,
+        cancel: None,
+        progress: None,
+        pipes: None,
+        cold: None,
+    }
+}
+
+impl<'a, S, K> Haul<'a, S, K> {
+    /// Where to start in a seekable source.
+    pub const fn offset(mut self, offset: u64) -> Self {
+        self.ask.offset = offset;
+        self
+    }
+
+    /// Exactly so many bytes; without this, until the source ends.
+    pub const fn length(mut self, bytes: u64) -> Self {
+        self.ask.length = Length::Exact(bytes);
+        self
+    }
+
+    /// Where to start in a seekable sink, whose own position is then neither used nor moved.
+    pub const fn sink_offset(mut self, offset: u64) -> Self {
+        self.ask.sink_offset = Some(offset);
+        self
+    }
+
+    /// Who else may write to the source. Without this [`Stability::MayChange`]: files are copied.
+    pub const fn stability(mut self, stability: Stability) -> Self {
+        self.ask.stability = stability;
+        self
+    }
+
+    /// Largest amount per system call; 1 MiB without this.
+    pub const fn chunk_bytes(mut self, bytes: usize) -> Self {
+        self.ask.chunk_bytes = bytes;
+        self
+    }
+
+    /// Bytes before other tasks of the runtime get their turn; 1 MiB without this.
+    pub const fn budget_bytes(mut self, bytes: usize) -> Self {
+        self.ask.budget_bytes = bytes;
+        self
+    }
+
+    /// Gives up so long after the start.
+    pub const fn deadline(mut self, after: Duration) -> Self {
+        self.ask.deadline = Some(after);
+        self
+    }
+
+    /// Moves at most so many bytes a second.
+    pub const fn throttle(mut self, bytes_per_second: NonZeroU64) -> Self {
+        self.ask.throttle = Some(bytes_per_second);
+        self
+    }
+
+    /// Takes this route or fails.
+    pub const fn only(mut self, route: Route) -> Self {
+        self.ask.only = Some(route);
+        self
+    }
+
+    /// Stops when cancelled.
+    pub const fn cancel(mut self, cancel: &'a CancelToken) -> Self {
+        self.cancel = Some(cancel);
+        self
+    }
+
+    /// Counts here while it runs.
+    pub const fn progress(mut self, progress: &'a Progress) -> Self {
+        self.progress = Some(progress);
+        self
+    }
+
+    /// Relies on this lease on the source, and stops when it breaks. Implies
+    /// [`Stability::Leased`]. When the transfer is done the lease may be dropped; after an error,
+    /// too, unless it says that pages are [in flight](TransferError::in_flight).
+    pub const fn lease(mut self, lease: &'a Lease) -> Self {
+        self.lease = Some(lease);
+        self.ask.stability = Stability::Leased;
+        self
+    }
+
+    /// Takes pipes from this pool instead of [`PipePool::shared`].
+    pub const fn pipes(mut self, pool: &'a PipePool) -> Self {
+        self.pipes = Some(pool);
+        self
+    }
+
+    /// Has cold pages read, and copies from file to file made, by this pool instead of
+    /// [`ColdPool::shared`] and a pool of its own for copies.
+    pub const fn cold_pool(mut self, pool: &'a Arc<ColdPool>) -> Self {
+        self.cold = Some(pool);
+        self
+    }
+}
+
+/// What was found out about the two ends.
+struct Facts {
+    source: SourceFacts,
+    sink: SinkFacts,
+    host: HostFacts,
+}
+
+impl<S: AsFd, K: AsFd> Haul<'_, S, K> {
+    /// The route that would be taken, why, and what spoke against the others.
+    ///
+    /// # Errors
+    /// If an end cannot be examined: not open, a directory, open the wrong way round.
+    pub fn plan(&self) -> Result<Plan, Errno> {
+        let facts = self.facts()?;
+        Ok(self.plan_with(&facts))
+    }
+
+    /// Makes the transfer on this thread and returns when it is done.
+    ///
+    /// Descriptors may be in either mode. Waiting is done in `poll(2)`, where deadline and
+    /// cancellation are noticed at once. But the kernel has a "do not wait" flag for sends and
+    /// receives on sockets only: sendfile and splice into a socket or pipe in *blocking* mode, and
+    /// writes into a blocking pipe or terminal, return only when all of it went out, so a deadline
+    /// is noticed that much late, and a receiver that stops reading holds the call for as long as
+    /// it likes. Put the descriptor into non-blocking mode where that matters.
+    ///
+    /// # Errors
+    /// Why it stopped, and how many bytes were moved before.
+    pub fn run(self) -> Result<Summary, TransferError> {
+        let (transfer, hands, _) = self.prepare()?;
+        let control = blocking::Control {
+            lease: self.lease,
+            cancel: self.cancel,
+            progress: self.progress,
+            began: Instant::now(),
+            keeps_time: self.keeps_time(),
+        };
+        blocking::drive(
+            self.source.as_fd(),
+            self.sink.as_fd(),
+            transfer,
+            hands,
+            control,
+        )
+    }
+
+    fn facts(&self) -> Result<Facts, Errno> {
+        Ok(Facts {
+            source: endpoint::source_facts(&self.source)?,
+            sink: endpoint::sink_facts(&self.sink)?,
+            host: endpoint::host_facts(),
+        })
+    }
+
+    fn plan_with(&self, facts: &Facts) -> Plan {
+        Plan::select(&facts.source, &facts.sink, &facts.host, &self.ask)
+    }
+
+    fn prepare(&self) -> Result<(Transfer, Hands, Facts), TransferError> {
+        let facts = self
+            .facts()
+            .map_err(|errno| TransferError::before_start(Operation::Examine, errno))?;
+        lease::covers(self.lease, &facts.source, self.ask.stability)
+            .map_err(TransferError::refused)?;
+        let plan = self.plan_with(&facts);
+        let transfer = Transfer::new(plan, &facts.source, &facts.sink, &facts.host, &self.ask)?;
+        let hands = Hands::new(&facts.source, &facts.sink, self.pipes.cloned());
+        Ok((transfer, hands, facts))
+    }
+
+    const fn keeps_time(&self) -> bool {
+        self.ask.deadline.is_some() || self.ask.throttle.is_some()
+    }
+}
+
+impl<S: Readiness, K: Readiness> Haul<'_, S, K> {
+    /// Makes the transfer on this task; see [`crate::tokio`].
+    ///
+    /// Cold pages of a file are read by a pool. From file to file every call is made there, since
+    /// any of them may wait for a disk. Dropping the future stops it there too, but one call that
+    /// a thread is making at that moment may still write what it was asked to: at most
+    /// [`Haul::chunk_bytes`], capped at 16 MiB.
+    ///
+    /// # Errors
+    /// Why it stopped, and how many bytes were moved before.
+    pub async fn run_async(mut self) -> Result<Summary, TransferError> {
+        // No more than is made resident at once.
+        self.ask.chunk_bytes = self.ask.chunk_bytes.min(MAX_READ_BYTES);
+        let (transfer, hands, facts) = self.prepare()?;
+        self.ready_ends(&facts).map_err(TransferError::refused)?;
+        let cold = self.cold.unwrap_or_else(|| ColdPool::shared());
+        let control = Control {
+            lease: self.lease,
+            cancel: self.cancel,
+            progress: self.progress,
+            began: self.keeps_time().then(tokio::time::Instant::now),
+            deadline: self.ask.deadline,
+        };
+        if self.source.is_file() && self.sink.is_file() {
+            let source = duplicate(self.source.as_fd());
+            let sink = duplicate(self.sink.as_fd());
+            let (source, sink) = match (source, sink) {
+                (Ok(source), Ok(sink)) => (source, sink),
+                (Err(errno), _) | (_, Err(errno)) => {
+                    return Err(TransferError::before_start(Operation::Examine, errno));
+                }
+            };
+            let copies = self.cold.unwrap_or_else(|| ColdPool::copies());
+            return Box::pin(drive_files(source, sink, transfer, hands, copies, control)).await;
+        }
+        let reads_disk = matches!(facts.source.kind, SourceKind::Regular | SourceKind::Block);
+        let ahead = reads_disk.then(|| {
+            let file = Duplicated::new(self.source.as_fd());
+            let end = transfer.source_end();
+            Ahead::new(
+                file,
+                facts.source.version,
+                memo(),
+                cold,
+                self.ask.chunk_bytes,
+                end,
+            )
+        });
+        drive(&self.source, &self.sink, transfer, hands, ahead, control).await
+    }
+}
+
+impl<S: Readiness, K: Readiness> Haul<'_, S, K> {
+    /// A FIFO, a socket or a terminal opened as a file is not always ready: it would hold the
+    /// thread, or be asked again and again.
+    fn ready_ends(&self, facts: &Facts) -> Result<(), Refusal> {
+        let source_waits = !facts.source.seekable;
+        if self.source.is_file() && source_waits {
+            return Err(Refusal::SourceNotAttached);
+        }
+        let sink_waits = match facts.sink.kind {
+            SinkKind::Regular | SinkKind::Block | SinkKind::Null => false,
+            SinkKind::Device => !endpoint::is_seekable(self.sink.as_fd()),
+            _ => true,
+        };
+        if self.sink.is_file() && sink_waits {
+            return Err(Refusal::SinkNotAttached);
+        }
+        Ok(())
+    }
+}
+
+/// What transfers made by this builder found resident. The HTTP server has one per worker.
+fn memo() -> &'static Memo {
+    static MEMO: OnceLock<Memo> = OnceLock::new();
+    MEMO.get_or_init(Memo::new)
+}
+
+fn duplicate(fd: BorrowedFd<'_>) -> Result<Arc<OwnedFd>, Errno> {
+    rustix::io::fcntl_dupfd_cloexec(fd, 0)
+        .map(Arc::new)
+        .map_err(of_rustix)
+}

@@ -1,0 +1,67 @@
+//! Moves bytes on Linux by the cheapest route that is safe.
+//!
+//! ```no_run
+//! use std::fs::File;
+//! use std::net::TcpStream;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let file = File::open("video.mp4")?;
+//! let socket = TcpStream::connect("203.0.113.7:9000")?;
+//! let haul = zhaul::transfer(&file, &socket).stability(zhaul::Stability::Immutable);
+//! println!("{} because {}", haul.plan()?.route, haul.plan()?.because);
+//! let summary = haul.run()?; // or .run_async().await on tokio
+//! println!("{} bytes in {} calls", summary.moved, summary.calls);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`transfer`] accepts any source of a stream of bytes (file, pipe, stream socket, memfd, block
+//! device, `/dev` and procfs files) and any sink (socket, pipe, file, `/dev/null`). What happens is
+//! decided by
+//! [`zhaul_core`], which this crate re-exports; the drivers here make the system calls.
+//!
+//! # What is promised about data
+//! A transfer moves exactly the bytes asked for, or says how many it moved and why it stopped. No
+//! byte reaches the sink that was not in the source at some moment during the transfer, except
+//! from a source that the caller declared [`Stability::Immutable`] and that somebody changed all
+//! the same; that is detected at chunk borders and reported. What the kernel's own `read(2)` does
+//! under a truncation is told at [`Stability::MayChange`].
+//!
+//! # Signals
+//! The Rust runtime ignores SIGPIPE, and a vanished receiver is an error here. A program that
+//! restored the default action of SIGPIPE dies of it, as it chose to.
+#![forbid(unsafe_code)]
+
+mod blocking;
+mod buffer;
+mod cancel;
+mod errno;
+mod hands;
+mod haul;
+mod in_flight;
+mod progress;
+
+pub mod calibration;
+pub mod cold;
+pub mod endpoint;
+pub mod lease;
+pub mod peer;
+pub mod pipe_pool;
+pub mod relay;
+pub mod residency;
+pub mod tokio;
+
+pub use cancel::CancelToken;
+pub use cold::ColdPool;
+pub use errno::errno_of;
+pub use haul::{Haul, transfer};
+pub use lease::{Lease, LeaseError};
+pub use pipe_pool::PipePool;
+pub use progress::Progress;
+pub use relay::relay;
+pub use zhaul_core::{
+    Ask, Cause, Cost, DEFAULT_BUDGET_BYTES, DEFAULT_CHUNK_BYTES, Drift, Ending, Errno, HostFacts,
+    InPlaceEnd, Length, Operation, Plan, Reason, Refusal, Rejection, Route, RouteChange, Seals,
+    SinkFacts, SinkKind, SourceFacts, SourceKind, Stability, Summary, Thresholds, Timestamp,
+    TransferError, Version, Why,
+};

@@ -1,0 +1,188 @@
+//! The builder behind [`relay`].
+
+use std::num::NonZeroU64;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use zhaul_core::Errno;
+use zhaul_core::relay::{Abort, Ending, RelayOptions, Side, Trigger, Way};
+
+use super::blocking;
+use super::buffers::BufferPool;
+use super::limit::{Limit, RateLimit, now};
+use super::progress::RelayProgress;
+use super::task::{Control, run};
+use super::turns::{Relay, Resources};
+use crate::cancel::CancelToken;
+use crate::errno::of_rustix;
+use crate::pipe_pool::PipePool;
+use crate::tokio::Readiness;
+
+/// A relay to be run; see [`relay`].
+#[derive(Debug)]
+#[must_use = "nothing moves before run() or run_async()"]
+pub struct RelayBuilder<'a, A, B> {
+    a: A,
+    b: B,
+    options: RelayOptions,
+    resources: Resources,
+    limits: Vec<(Way, Arc<dyn Limit>)>,
+    preloads: Vec<(Way, &'a [u8])>,
+    cancel: Option<&'a CancelToken>,
+    progress: Option<&'a RelayProgress>,
+}
+
+/// Describes a relay between two stream sockets, which [`RelayBuilder::run_async`] or
+/// [`RelayBuilder::run`] runs.
+///
+/// Give it the sockets, or references to keep them. Either way the relay leaves each of them as
+/// its end demands: with a FIN, or reset.
+pub fn relay<'a, A, B>(a: A, b: B) -> RelayBuilder<'a, A, B> {
+    RelayBuilder {
+        a,
+        b,
+        options: RelayOptions::default(),
+        resources: Resources::shared().clone(),
+        limits: Vec::new(),
+        preloads: Vec::new(),
+        cancel: None,
+        progress: None,
+    }
+}
+
+impl<'a, A, B> RelayBuilder<'a, A, B> {
+    /// All terms at once, except the trigger, which is the driver's business.
+    pub const fn options(mut self, options: RelayOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// Relays only what A sends.
+    pub const fn one_way(mut self) -> Self {
+        self.options.one_way = true;
+        self
+    }
+
+    /// Ends a relay over which nothing moved for so long.
+    pub const fn idle_timeout(mut self, limit: Duration) -> Self {
+        self.options.idle = Some(limit);
+        self
+    }
+
+    /// The same once one side, either, has ended its stream and the other has not.
+    pub const fn fin_timeout(mut self, limit: Duration) -> Self {
+        self.options.fin_timeout = [Some(limit); 2];
+        self
+    }
+
+    /// The same, for when it is this side that has ended its stream.
+    pub const fn fin_timeout_after(mut self, closed: Side, limit: Duration) -> Self {
+        self.options.fin_timeout[closed.index()] = Some(limit);
+        self
+    }
+
+    /// Ends the relay so long after its start.
+    pub const fn deadline(mut self, after: Duration) -> Self {
+        self.options.deadline = Some(after);
+        self
+    }
+
+    /// What an early end does to connections that are in order; [`Abort::Reset`] without this.
+    pub const fn abort(mut self, abort: Abort) -> Self {
+        self.options.abort = abort;
+        self
+    }
+
+    /// Takes at most so many bytes a second this way.
+    pub fn throttle(self, way: Way, bytes_per_second: NonZeroU64) -> Self {
+        self.limit(way, Arc::new(RateLimit::new(bytes_per_second)))
+    }
+
+    /// Asks this limit, which others may share, before bytes are taken this way.
+    pub fn limit(mut self, way: Way, limit: Arc<dyn Limit>) -> Self {
+        self.limits.push((way, limit));
+        self
+    }
+
+    /// Sends these bytes this way before any others.
+    pub fn preload(mut self, way: Way, bytes: &'a [u8]) -> Self {
+        self.preloads.push((way, bytes));
+        self
+    }
+
+    /// Stops when cancelled.
+    pub const fn cancel(mut self, cancel: &'a CancelToken) -> Self {
+        self.cancel = Some(cancel);
+        self
+    }
+
+    /// Counts here while it runs.
+    pub const fn progress(mut self, progress: &'a RelayProgress) -> Self {
+        self.progress = Some(progress);
+        self
+    }
+
+    /// Takes pipes from this pool.
+    pub fn pipes(mut self, pool: &PipePool) -> Self {
+        self.resources.pipes = pool.clone();
+        self
+    }
+
+    /// Takes buffers from this pool.
+    pub fn buffers(mut self, pool: &BufferPool) -> Self {
+        self.resources.buffers = pool.clone();
+        self
+    }
+}
+
+impl<A: Readiness, B: Readiness> RelayBuilder<'_, A, B> {
+    /// Relays on this task until it is over.
+    ///
+    /// Dropping the future cancels it.
+    pub async fn run_async(self) -> Ending {
+        let relay = self.begin(Trigger::EdgeWithoutUrgent);
+        let (a, b) = (&self.a, &self.b);
+        run(a, b, relay, self.control()).await
+    }
+}
+
+impl<A: AsFd, B: AsFd> RelayBuilder<'_, A, B> {
+    /// Relays on this thread until it is over.
+    ///
+    /// Puts both sockets into non-blocking mode and leaves them so.
+    ///
+    /// # Errors
+    /// If that is not possible; nothing has moved then.
+    pub fn run(self) -> Result<Ending, Errno> {
+        let (a, b) = (self.a.as_fd(), self.b.as_fd());
+        for socket in [a, b] {
+            rustix::io::ioctl_fionbio(socket, true).map_err(of_rustix)?;
+        }
+        let relay = self.begin(Trigger::Level);
+        Ok(blocking::run(a, b, relay, self.control()))
+    }
+}
+
+impl<A, B> RelayBuilder<'_, A, B> {
+    fn begin(&self, trigger: Trigger) -> Relay {
+        let mut options = self.options;
+        options.trigger = trigger;
+        let mut relay = Relay::new(&Arc::new(options), now());
+        for (way, limit) in &self.limits {
+            relay.limit(*way, Arc::clone(limit));
+        }
+        for (way, bytes) in &self.preloads {
+            relay.preload(*way, bytes);
+        }
+        relay
+    }
+
+    const fn control(&self) -> Control<'_> {
+        Control {
+            resources: &self.resources,
+            cancel: self.cancel,
+            progress: self.progress,
+        }
+    }
+}

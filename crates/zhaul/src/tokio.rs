@@ -1,0 +1,33 @@
+//! The tokio driver: transfers that share a thread with everything else.
+//!
+//! System calls are made on the caller's own thread inside `try_io`; resident data never changes
+//! threads. Before a call that would touch pages of a file, the driver asks whether they are in
+//! memory ([`crate::residency`]) and has cold ones read by the pool ([`crate::cold`]), the next
+//! chunk while the current one is sent. After its fairness budget a transfer lets others run.
+//!
+//! Nothing here depends on the flavour of the runtime. Futures are `Send` where the ends are
+//! `Sync`; dropping one at any point leaves nothing behind except, for a stream source, the bytes
+//! that were in the pipe between, and from file to file one call that a thread of the pool is
+//! making at that moment.
+//!
+//! A regular file as a *sink* is written on the caller's thread; the kernel makes a writer wait
+//! when too many pages are dirty. A transfer from file to file runs in the cold pool, call by call.
+//!
+//! A [`File`](std::fs::File) counts as always ready. One that is a FIFO, a socket or a terminal is
+//! not, and is refused: make an [`Attached`] of it.
+
+mod acknowledged;
+mod ahead;
+mod drive;
+mod files;
+mod readiness;
+mod send_file;
+
+pub use acknowledged::acknowledged;
+pub use ahead::{is_resident, warm};
+pub(crate) use drive::{Control, drive};
+pub use readiness::{Attached, Readiness};
+pub use send_file::{SendOptions, SharedFile, send_file};
+
+pub(crate) use ahead::{Ahead, Duplicated, MAX_READ_BYTES};
+pub(crate) use files::drive_files;

@@ -1,0 +1,360 @@
+//! Steps a transfer on the caller's task.
+
+use std::future::{Future, pending};
+use std::io;
+use std::pin::Pin;
+use std::time::Duration;
+
+use tokio::io::Interest as Ready;
+use tokio::time::Instant;
+
+use rustix::event::PollFlags;
+use zhaul_core::{
+    End, Errno, Interest, Op, Operation, Step, Stop, Summary, Transfer, TransferError,
+};
+
+use super::ahead::{Ahead, FileHandle};
+use super::{Readiness, acknowledged};
+use crate::cancel::CancelToken;
+use crate::endpoint;
+use crate::errno::errno_of;
+use crate::hands::{Hands, is_ready};
+use crate::in_flight::Patience;
+use crate::lease::Lease;
+use crate::progress::{Progress, Published};
+
+/// What may stop or watch a transfer from outside.
+pub(crate) struct Control<'a> {
+    pub(crate) lease: Option<&'a Lease>,
+    pub(crate) cancel: Option<&'a CancelToken>,
+    pub(crate) progress: Option<&'a Progress>,
+    /// When it began, if it has a deadline or a throttle.
+    pub(crate) began: Option<Instant>,
+    pub(crate) deadline: Option<Duration>,
+}
+
+type StopFuture<'a> = Pin<Box<dyn Future<Output = Stop> + Send + 'a>>;
+
+impl<'a> Control<'a> {
+    /// A stop that is known now.
+    pub(crate) fn stop_now(&self) -> Option<Stop> {
+        if self.cancel.is_some_and(CancelToken::is_cancelled) {
+            return Some(Stop::Cancelled);
+        }
+        self.lease
+            .is_some_and(Lease::is_broken)
+            .then_some(Stop::LeaseBroken)
+    }
+
+    /// The first stop to come, or `None` if none can: then waiting costs no allocation.
+    pub(crate) fn stop(&self) -> Option<StopFuture<'a>> {
+        let (lease, cancel) = (self.lease, self.cancel);
+        let deadline = self
+            .began
+            .zip(self.deadline)
+            .and_then(|(began, deadline)| began.checked_add(deadline));
+        if lease.is_none() && cancel.is_none() && deadline.is_none() {
+            return None;
+        }
+        Some(Box::pin(async move {
+            tokio::select! {
+                () = forever_or(lease.map(Lease::broken)) => Stop::LeaseBroken,
+                () = forever_or(cancel.map(CancelToken::cancelled)) => Stop::Cancelled,
+                () = forever_or(deadline.map(tokio::time::sleep_until)) => Stop::Deadline,
+            }
+        }))
+    }
+
+    /// So long after the beginning.
+    pub(crate) fn later(&self, after: Duration) -> Instant {
+        let began = self.began.unwrap_or_else(Instant::now);
+        began.checked_add(after).unwrap_or_else(|| began + FAR)
+    }
+
+    /// Sleeps; returns early with the first stop.
+    pub(crate) async fn sleep_until(&self, until: Instant) -> Option<Stop> {
+        unless_stopped(&mut self.stop(), tokio::time::sleep_until(until))
+            .await
+            .err()
+    }
+
+    pub(crate) fn tick(&self, transfer: &mut Transfer) -> Result<(), TransferError> {
+        match self.began {
+            Some(began) if !transfer.is_stopping() => transfer.tick(began.elapsed()),
+            _ => Ok(()),
+        }
+    }
+}
+
+async fn forever_or<T>(future: Option<impl Future<Output = T>>) -> T {
+    match future {
+        Some(future) => future.await,
+        None => pending().await,
+    }
+}
+
+/// The result of the future, or the stop that came first; the stop comes once.
+pub(super) async fn unless_stopped<T>(
+    stop: &mut Option<StopFuture<'_>>,
+    future: impl Future<Output = T>,
+) -> Result<T, Stop> {
+    let Some(stopping) = stop.as_mut() else {
+        return Ok(future.await);
+    };
+    let came = tokio::select! {
+        biased;
+        came = stopping => came,
+        value = future => return Ok(value),
+    };
+    *stop = None;
+    Err(came)
+}
+
+/// One transfer on its way.
+pub(crate) struct Drive<'a, S, K, F> {
+    source: &'a S,
+    sink: &'a K,
+    transfer: Transfer,
+    hands: Hands,
+    ahead: Option<Ahead<'a, F>>,
+    control: Control<'a>,
+    published: Published,
+}
+
+/// Runs the transfer to its end.
+pub(crate) async fn drive<S: Readiness, K: Readiness, F: FileHandle>(
+    source: &S,
+    sink: &K,
+    transfer: Transfer,
+    hands: Hands,
+    ahead: Option<Ahead<'_, F>>,
+    control: Control<'_>,
+) -> Result<Summary, TransferError> {
+    let published = Published::default();
+    let mut drive = Drive {
+        source,
+        sink,
+        transfer,
+        hands,
+        ahead,
+        control,
+        published,
+    };
+    let mut stop = drive.control.stop();
+    loop {
+        drive.control.tick(&mut drive.transfer)?;
+        match drive.transfer.next() {
+            Step::Submit(Op::Stat) => {
+                let version = endpoint::version(drive.source);
+                let result = drive.transfer.observed(version);
+                drive.publish();
+                result?;
+            }
+            Step::Submit(op) => {
+                if drive.stop_if_due()? {
+                    continue;
+                }
+                if drive.is_cold(&op) {
+                    let reading = unless_stopped(&mut stop, drive.make_ready(&op)).await;
+                    if drive.settle(Operation::Populate, reading)?.is_none() {
+                        continue;
+                    }
+                }
+                drive.submit(op)?;
+            }
+            Step::Wait(interest) => {
+                let ready = unless_stopped(&mut stop, wait(source, sink, interest)).await;
+                drive.settle(Operation::Wait, ready)?;
+            }
+            Step::Pause { until } => {
+                let until = drive.control.later(until);
+                let slept = unless_stopped(&mut stop, tokio::time::sleep_until(until)).await;
+                drive.settle(Operation::Wait, slept.map(Ok))?;
+            }
+            Step::LookAgain { after } => {
+                let slept = unless_stopped(&mut stop, tokio::time::sleep(after)).await;
+                drive.settle(Operation::Wait, slept.map(Ok))?;
+            }
+            Step::AwaitRelease => {
+                // Rare, and large: not part of the future.
+                Box::pin(drive.await_release()).await?;
+            }
+            Step::Done(summary) => return Ok(summary),
+            // Yield, and whatever later versions of the core ask for.
+            _ => tokio::task::yield_now().await,
+        }
+    }
+}
+
+impl<S: Readiness, K: Readiness, F: FileHandle> Drive<'_, S, K, F> {
+    /// True if a stop came and the submitted operation is not to be made now.
+    fn stop_if_due(&mut self) -> Result<bool, TransferError> {
+        if self.transfer.is_stopping() {
+            return Ok(false);
+        }
+        match self.control.stop_now() {
+            Some(stop) => self.transfer.stop(stop).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// What an interruptible wait came to: a stop goes to the transfer (`None` if it has yet to
+    /// flush), an error ends it.
+    fn settle<T>(
+        &mut self,
+        operation: Operation,
+        waited: Result<Result<T, Errno>, Stop>,
+    ) -> Result<Option<T>, TransferError> {
+        match waited {
+            Ok(Ok(value)) => Ok(Some(value)),
+            Ok(Err(errno)) => self.transfer.fail(operation, errno).map(|()| None),
+            Err(stop) => self.transfer.stop(stop).map(|()| None),
+        }
+    }
+
+    /// An editor who knocks has to wait for the acknowledgement, but not for ever.
+    async fn await_release(&mut self) -> Result<(), TransferError> {
+        let lease = self.control.lease;
+        let mut stop = Control {
+            lease: None,
+            ..self.control
+        }
+        .stop();
+        let patience = Patience::new(lease, self.transfer.has_failed());
+        let sink = self.sink;
+        let waited = async {
+            tokio::select! {
+                released = acknowledged(sink) => Some(released),
+                () = patience.over() => None,
+            }
+        };
+        match unless_stopped(&mut stop, waited).await {
+            Ok(Some(Ok(()))) => self.transfer.released(),
+            Ok(Some(Err(errno))) => self.transfer.fail(Operation::Wait, errno),
+            Ok(None) => self.transfer.stop(Stop::LeaseBroken),
+            Err(stop) => self.transfer.stop(stop),
+        }
+    }
+
+    fn is_cold(&mut self, op: &Op) -> bool {
+        match (&mut self.ahead, op.source_range()) {
+            (Some(ahead), Some((offset, len))) => !ahead.is_ready(offset, len),
+            _ => false,
+        }
+    }
+
+    async fn make_ready(&mut self, op: &Op) -> Result<(), Errno> {
+        match (&mut self.ahead, op.source_range()) {
+            (Some(ahead), Some((offset, len))) => ahead.make_ready(offset, len).await,
+            _ => Ok(()),
+        }
+    }
+
+    fn submit(&mut self, op: Op) -> Result<(), TransferError> {
+        if !self.hands.hold_pipe_for(&op) {
+            let result = self.transfer.no_pipe();
+            self.publish();
+            return result;
+        }
+        let result = self.call(&op);
+        let result = self.transfer.complete(op, result);
+        self.hands.settle_pipe(self.transfer.pipe_bytes());
+        self.publish();
+        result
+    }
+
+    /// Makes the call under the eyes of the reactor of the end that it may have to wait for.
+    fn call(&mut self, op: &Op) -> Result<usize, Errno> {
+        let (source, sink) = (self.source, self.sink);
+        let hands = &mut self.hands;
+        let mut call = || {
+            hands
+                .execute(op, source.as_fd(), sink.as_fd())
+                .map_err(io::Error::from)
+        };
+        let result = match awaited_end(op, source.is_file(), sink.is_file()) {
+            Some(End::Source) => source.try_io(Ready::READABLE, call),
+            Some(End::Sink) => sink.try_io(Ready::WRITABLE, call),
+            _ => call(),
+        };
+        result.map_err(|error| errno_of(&error))
+    }
+
+    fn publish(&mut self) {
+        if let Some(progress) = self.control.progress {
+            self.published.publish(&self.transfer, progress);
+        }
+    }
+}
+
+/// The end that makes this call answer EAGAIN; `None` if none does, or if it could be either.
+fn awaited_end(op: &Op, source_is_file: bool, sink_is_file: bool) -> Option<End> {
+    match op {
+        Op::Read {
+            from: End::Source, ..
+        } => Some(End::Source),
+        // At an urgent mark splice has nothing although the socket has: the reactor is told by the
+        // read that follows, and must not keep that read from being made.
+        Op::Splice {
+            from: End::Source,
+            to: End::Pipe,
+            ..
+        } => None,
+        Op::Splice {
+            from: End::Source,
+            to: End::Sink,
+            ..
+        } => match (source_is_file, sink_is_file) {
+            (true, _) => Some(End::Sink),
+            (_, true) => Some(End::Source),
+            _ => None,
+        },
+        Op::Write { .. }
+        | Op::WriteMapped { .. }
+        | Op::Sendfile { .. }
+        | Op::Splice {
+            from: End::Pipe, ..
+        } => Some(End::Sink),
+        _ => None,
+    }
+}
+
+async fn wait<S: Readiness, K: Readiness>(
+    source: &S,
+    sink: &K,
+    interest: Interest,
+) -> Result<(), Errno> {
+    if interest == Interest::EITHER {
+        // The call could not say which end it was. The reactor must forget the readiness of the
+        // end that has none, or it would never report it anew.
+        doubt(source, Ready::READABLE, PollFlags::IN);
+        doubt(sink, Ready::WRITABLE, PollFlags::OUT);
+    }
+    if interest.source_readable {
+        source
+            .ready(Ready::READABLE)
+            .await
+            .map_err(|error| errno_of(&error))?;
+    }
+    if interest.sink_writable {
+        sink.ready(Ready::WRITABLE)
+            .await
+            .map_err(|error| errno_of(&error))?;
+    }
+    Ok(())
+}
+
+/// Asks the kernel; if the end is not ready, `try_io` clears what the reactor believes, unless an
+/// event came in meanwhile.
+fn doubt(end: &impl Readiness, interest: Ready, events: PollFlags) {
+    let _ = end.try_io(interest, || {
+        if is_ready(end.as_fd(), events) {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+    });
+}
+
+/// A throttle of a byte a second may ask for more time than the clock can tell.
+const FAR: Duration = Duration::from_secs(365 * 24 * 3600);

@@ -1,0 +1,209 @@
+//! One end on a tokio reactor.
+
+use std::fs::File;
+use std::future::Future;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::net::unix::pipe;
+use tokio::net::{TcpStream, UnixStream};
+
+/// A descriptor whose readiness a tokio reactor knows, or which is always ready (files).
+///
+/// Descriptors are in non-blocking mode, as tokio keeps them. For others there is [`Attached`].
+pub trait Readiness: AsFd {
+    /// Makes a call unless the reactor knows that it would block, and tells the reactor when it
+    /// did block.
+    ///
+    /// # Errors
+    /// Those of the call; [`io::ErrorKind::WouldBlock`] if it was not made.
+    fn try_io<R>(&self, interest: Interest, call: impl FnOnce() -> io::Result<R>) -> io::Result<R>;
+
+    /// Waits until a call may succeed.
+    ///
+    /// # Errors
+    /// If the runtime is shutting down.
+    fn ready(&self, interest: Interest) -> impl Future<Output = io::Result<()>> + Send;
+
+    /// True for what is always ready and can only wait for a disk.
+    fn is_file(&self) -> bool {
+        false
+    }
+}
+
+macro_rules! on_a_reactor {
+    ($($socket:ty),*) => {$(
+        impl Readiness for $socket {
+            fn try_io<R>(
+                &self,
+                interest: Interest,
+                call: impl FnOnce() -> io::Result<R>,
+            ) -> io::Result<R> {
+                Self::try_io(self, interest, call)
+            }
+
+            async fn ready(&self, interest: Interest) -> io::Result<()> {
+                Self::ready(self, interest).await.map(drop)
+            }
+        }
+    )*};
+}
+
+on_a_reactor!(TcpStream, UnixStream);
+
+macro_rules! one_way {
+    ($($pipe:ty),*) => {$(
+        impl Readiness for $pipe {
+            fn try_io<R>(
+                &self,
+                _interest: Interest,
+                call: impl FnOnce() -> io::Result<R>,
+            ) -> io::Result<R> {
+                Self::try_io(self, call)
+            }
+
+            async fn ready(&self, interest: Interest) -> io::Result<()> {
+                Self::ready(self, interest).await.map(drop)
+            }
+        }
+    )*};
+}
+
+one_way!(pipe::Sender, pipe::Receiver);
+
+impl<T: AsRawFd + AsFd + Sync> Readiness for AsyncFd<T> {
+    fn try_io<R>(&self, interest: Interest, call: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
+        Self::try_io(self, interest, |_| call())
+    }
+
+    async fn ready(&self, interest: Interest) -> io::Result<()> {
+        // The guard would clear the readiness only if told to.
+        Self::ready(self, interest).await.map(drop)
+    }
+}
+
+impl Readiness for File {
+    fn try_io<R>(
+        &self,
+        _interest: Interest,
+        call: impl FnOnce() -> io::Result<R>,
+    ) -> io::Result<R> {
+        call()
+    }
+
+    async fn ready(&self, _interest: Interest) -> io::Result<()> {
+        // A file never says "not yet"; should one do, it is asked again a little later.
+        tokio::time::sleep(BACK_OFF).await;
+        Ok(())
+    }
+
+    fn is_file(&self) -> bool {
+        true
+    }
+}
+
+/// Of what claims to be a file and is not ready.
+pub(super) const BACK_OFF: std::time::Duration = std::time::Duration::from_millis(1);
+
+impl<T: Readiness + Sync> Readiness for &T {
+    fn try_io<R>(&self, interest: Interest, call: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
+        T::try_io(self, interest, call)
+    }
+
+    fn ready(&self, interest: Interest) -> impl Future<Output = io::Result<()>> + Send {
+        T::ready(self, interest)
+    }
+
+    fn is_file(&self) -> bool {
+        T::is_file(self)
+    }
+}
+
+impl<T: Readiness + Sync + Send> Readiness for Arc<T> {
+    fn try_io<R>(&self, interest: Interest, call: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
+        T::try_io(self, interest, call)
+    }
+
+    fn ready(&self, interest: Interest) -> impl Future<Output = io::Result<()>> + Send {
+        T::ready(self, interest)
+    }
+
+    fn is_file(&self) -> bool {
+        T::is_file(self)
+    }
+}
+
+/// Any descriptor made fit for the tokio driver: put into non-blocking mode and registered with
+/// the current runtime's reactor, or known to be always ready.
+#[derive(Debug)]
+pub enum Attached {
+    /// Known to the reactor.
+    Stream(AsyncFd<OwnedFd>),
+    /// Epoll takes no files: they are always ready.
+    File(File),
+}
+
+impl Attached {
+    /// Takes a descriptor over.
+    ///
+    /// # Errors
+    /// Those of `fcntl(2)` and `epoll_ctl(2)`, EPERM for files excepted.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with I/O enabled.
+    pub fn new(fd: OwnedFd) -> io::Result<Self> {
+        let kind = rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode);
+        if matches!(
+            kind,
+            rustix::fs::FileType::RegularFile | rustix::fs::FileType::BlockDevice
+        ) {
+            return Ok(Self::File(fd.into()));
+        }
+        rustix::io::ioctl_fionbio(&fd, true)?;
+        // Deprecated because an arbitrary AsRawFd may lie about its descriptor; OwnedFd does not,
+        // and the replacement is an unsafe function.
+        #[expect(deprecated)]
+        let registered = AsyncFd::try_new(fd);
+        match registered {
+            Ok(stream) => Ok(Self::Stream(stream)),
+            Err(refused) => match refused.into_parts() {
+                (fd, error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    Ok(Self::File(fd.into()))
+                }
+                (_, error) => Err(error),
+            },
+        }
+    }
+}
+
+impl AsFd for Attached {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Stream(stream) => stream.as_fd(),
+            Self::File(file) => file.as_fd(),
+        }
+    }
+}
+
+impl Readiness for Attached {
+    fn try_io<R>(&self, interest: Interest, call: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
+        match self {
+            Self::Stream(stream) => Readiness::try_io(stream, interest, call),
+            Self::File(file) => file.try_io(interest, call),
+        }
+    }
+
+    async fn ready(&self, interest: Interest) -> io::Result<()> {
+        match self {
+            Self::Stream(stream) => Readiness::ready(stream, interest).await,
+            Self::File(file) => file.ready(interest).await,
+        }
+    }
+
+    fn is_file(&self) -> bool {
+        matches!(self, Self::File(_))
+    }
+}

@@ -1,0 +1,63 @@
+//! What several test programs need.
+#![allow(dead_code, unreachable_pub)]
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use tokio::net::UnixStream;
+
+/// Bytes that show when they are shifted, repeated or left out.
+pub fn pattern(len: usize) -> Vec<u8> {
+    let mut state = 0x1234_5678_9abc_def0_u64;
+    (0..len)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 32) as u8
+        })
+        .collect()
+}
+
+/// A named file on a disk (`/var/tmp` is no tmpfs on common systems), closed for writing, removed on drop.
+pub struct TestFile {
+    path: PathBuf,
+}
+
+impl TestFile {
+    pub fn with(bytes: &[u8]) -> Self {
+        let named = tempfile::NamedTempFile::new_in("/var/tmp").unwrap();
+        let (mut file, path) = named.keep().unwrap();
+        file.write_all(bytes).unwrap();
+        Self { path }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn open(&self) -> File {
+        File::open(&self.path).unwrap()
+    }
+}
+
+impl Drop for TestFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+pub fn unix_pair_of_tokio() -> (UnixStream, UnixStream) {
+    UnixStream::pair().unwrap()
+}
+
+/// Waits until something is true, for at most ten seconds.
+pub fn wait_until(what: &str, mut is_true: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !is_true() {
+        assert!(began.elapsed() < Duration::from_secs(10), "in vain: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}

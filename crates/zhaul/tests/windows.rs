@@ -1,0 +1,77 @@
+//! A terabyte through a window: bounded address space and memory.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+mod common;
+
+use std::fs::OpenOptions;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::net::UnixStream;
+
+use common::{TestFile, pattern};
+use zhaul::{Lease, Route, transfer};
+
+fn status_kib(field: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with(field)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_terabyte_file_is_mapped_by_windows() {
+    const TERABYTE: u64 = 1 << 40;
+    let file = TestFile::with(b"");
+    let mut writer = OpenOptions::new().write(true).open(file.path()).unwrap();
+    if let Err(error) = writer.set_len(TERABYTE) {
+        println!("SKIP: no sparse file of this size: {error}");
+        return;
+    }
+    let tail = pattern(100_000);
+    writer
+        .seek(SeekFrom::Start(TERABYTE - tail.len() as u64))
+        .unwrap();
+    writer.write_all(&tail).unwrap();
+    drop(writer);
+
+    let (before_space, before_memory) = (status_kib("VmSize:"), status_kib("VmRSS:"));
+    for (offset, length) in [
+        (0, 64 << 20),
+        (TERABYTE / 2 + 4_321, 40 << 20),
+        (TERABYTE - (40 << 20), 40 << 20),
+    ] {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        let reader = std::thread::spawn(move || {
+            let (mut received, mut last) = (0_u64, Vec::new());
+            let mut buffer = vec![0; 1 << 16];
+            loop {
+                match far.read(&mut buffer).unwrap() {
+                    0 => return (received, last),
+                    read => {
+                        received += read as u64;
+                        last.extend_from_slice(&buffer[..read]);
+                        let excess = last.len().saturating_sub(100_000);
+                        last.drain(..excess);
+                    }
+                }
+            }
+        });
+        let source = file.open();
+        let lease = Lease::acquire(&source).unwrap();
+        let haul = transfer(&source, &near).lease(&lease);
+        let haul = haul.only(Route::MmapWrite).offset(offset).length(length);
+        let summary = haul.run().unwrap();
+        drop(near);
+        assert_eq!(summary.moved, length);
+        let (received, last) = reader.join().unwrap();
+        assert_eq!(received, length);
+        if offset + length == TERABYTE {
+            assert!(last == tail, "the last bytes of the terabyte");
+        } else {
+            assert!(last.iter().all(|&byte| byte == 0));
+        }
+    }
+    // One thread's stack and heap arena (address space only) beside the window of 8 MiB.
+    let peak_space = status_kib("VmPeak:") - before_space;
+    let peak_memory = status_kib("VmHWM:").saturating_sub(before_memory);
+    assert!(peak_space < 160 << 10, "{peak_space} KiB of address space");
+    assert!(peak_memory < 24 << 10, "{peak_memory} KiB of memory");
+}
