@@ -33,7 +33,7 @@ fn knock(file: &TestFile) {
 #[test]
 fn an_open_for_writing_breaks_it_and_waits_for_the_holder() {
     let file = TestFile::with(b"old");
-    let lease = Lease::acquire(file.open()).unwrap();
+    let lease = common::lease(file.open());
     assert!(!lease.is_broken());
     let entered = Arc::new(AtomicBool::new(false));
     let editor = {
@@ -62,7 +62,7 @@ fn another_process_and_a_truncation_break_it() {
         "perl -e 'truncate($ARGV[0], 1) or die' \"$0\"",
     ] {
         let file = TestFile::with(b"old content");
-        let lease = Lease::acquire(file.open()).unwrap();
+        let lease = common::lease(file.open());
         let mut editor = Command::new("sh")
             .args(["-c", script])
             .arg(file.path())
@@ -84,7 +84,7 @@ fn another_process_and_a_truncation_break_it() {
 #[test]
 fn readers_renames_and_unlinks_leave_it_alone() {
     let file = TestFile::with(b"old");
-    let lease = Lease::acquire(file.open()).unwrap();
+    let lease = common::lease(file.open());
     drop(file.open());
     let moved = file.path().with_extension("moved");
     std::fs::rename(file.path(), &moved).unwrap();
@@ -97,8 +97,8 @@ fn readers_renames_and_unlinks_leave_it_alone() {
 fn leases_on_one_file_are_independent() {
     let file = TestFile::with(b"shared");
     let descriptor = file.open();
-    let first = Lease::acquire(&descriptor).unwrap();
-    let second = Lease::acquire(&descriptor).unwrap();
+    let first = common::lease(&descriptor);
+    let second = common::lease(&descriptor);
     drop(first);
     knock(&file);
     wait_until("the second is broken", || second.is_broken());
@@ -144,7 +144,7 @@ fn somebody_elses_file_is_refused_without_the_capability() {
 #[test]
 fn callbacks_run_once_and_late_ones_at_once() {
     let file = TestFile::with(b"old");
-    let lease = Lease::acquire(file.open()).unwrap();
+    let lease = common::lease(file.open());
     let (sender, receiver) = std::sync::mpsc::channel();
     let late = sender.clone();
     lease.on_break(move || sender.send("early").unwrap());
@@ -157,10 +157,7 @@ fn callbacks_run_once_and_late_ones_at_once() {
 #[test]
 fn a_callback_that_panics_leaves_the_other_leases_watched() {
     let (first, second) = (TestFile::with(b"old"), TestFile::with(b"old"));
-    let (one, other) = (
-        Lease::acquire(first.open()).unwrap(),
-        Lease::acquire(second.open()).unwrap(),
-    );
+    let (one, other) = (common::lease(first.open()), common::lease(second.open()));
     let (sender, receiver) = std::sync::mpsc::channel();
     one.on_break(|| panic!("the callback's own"));
     one.on_break(move || sender.send(()).unwrap());
@@ -174,7 +171,7 @@ fn a_callback_that_panics_leaves_the_other_leases_watched() {
 fn many_transfers_under_one_lease_leave_nothing_in_it() {
     let file = TestFile::with(&pattern(1000));
     let source = file.open();
-    let lease = Lease::acquire(&source).unwrap();
+    let lease = common::lease(&source);
     let events = || {
         std::fs::read_dir("/proc/self/fd")
             .unwrap()
@@ -205,7 +202,7 @@ fn many_transfers_under_one_lease_leave_nothing_in_it() {
 #[tokio::test]
 async fn a_task_awaits_the_break() {
     let file = TestFile::with(b"old");
-    let lease = Lease::acquire(file.open()).unwrap();
+    let lease = common::lease(file.open());
     let waiting = tokio::time::timeout(Duration::from_millis(30), lease.broken());
     assert!(waiting.await.is_err(), "not broken yet");
     knock(&file);
@@ -222,7 +219,7 @@ fn many_leases_are_all_noticed() {
         .collect();
     let leases: Vec<_> = files
         .iter()
-        .map(|file| Lease::acquire(file.open()).unwrap())
+        .map(|file| common::lease(file.open()))
         .collect();
     std::thread::scope(|scope| {
         for some in files.chunks(50) {
@@ -237,7 +234,7 @@ fn many_leases_are_all_noticed() {
 #[test]
 fn a_lease_and_its_end_leave_no_descriptor_behind() {
     let file = TestFile::with(b"old");
-    drop(Lease::acquire(file.open()).unwrap());
+    drop(common::lease(file.open()));
     let open = |path: &std::path::Path| {
         let own = std::fs::read_dir("/proc/self/fd").unwrap();
         own.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok())
@@ -246,7 +243,7 @@ fn a_lease_and_its_end_leave_no_descriptor_behind() {
     };
     let path = std::fs::canonicalize(file.path()).unwrap();
     for _ in 0..50 {
-        drop(Lease::acquire(file.open()).unwrap());
+        drop(common::lease(file.open()));
     }
     wait_until("all are closed", || open(&path) == 0);
 }
@@ -256,7 +253,7 @@ fn a_blocking_transfer_stops_when_the_lease_breaks() {
     let bytes = pattern(8 << 20);
     let file = TestFile::with(&bytes);
     let source = file.open();
-    let lease = Lease::acquire(&source).unwrap();
+    let lease = common::lease(&source);
     let (near, mut far) = UnixStream::pair().unwrap();
     near.set_nonblocking(true).unwrap();
     let error = std::thread::scope(|scope| {
@@ -290,7 +287,7 @@ async fn a_waiting_task_stops_when_the_lease_breaks() {
     let bytes = pattern(8 << 20);
     let file = TestFile::with(&bytes);
     let source = file.open();
-    let lease = Lease::acquire(&source).unwrap();
+    let lease = common::lease(&source);
     let (near, _far) = common::unix_pair_of_tokio();
     let sending = zhaul::transfer(&source, &near).lease(&lease).run_async();
     let knocking = async {

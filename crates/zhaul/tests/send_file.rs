@@ -39,7 +39,7 @@ impl Sending {
     }
 
     fn lease_for(&self, stability: Stability) -> Option<Lease> {
-        (stability == Stability::Leased).then(|| Lease::acquire(&self.file).unwrap())
+        (stability == Stability::Leased).then(|| common::lease(&self.file))
     }
 }
 
@@ -95,7 +95,7 @@ async fn every_stability_delivers_the_range() {
 async fn a_leased_file_needs_its_own_lease() {
     let (file, other) = (TestFile::with(b"one"), TestFile::with(b"other"));
     let sending = Sending::of(&file);
-    let lease_on_other = Lease::acquire(other.open()).unwrap();
+    let lease_on_other = common::lease(other.open());
     let (near, _far) = unix_pair_of_tokio();
     for (lease, expected) in [
         (None, Refusal::NoLease),

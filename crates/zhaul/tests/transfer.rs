@@ -30,8 +30,7 @@ struct Source {
 
 impl Source {
     fn lease_for(&self, stability: Stability) -> Option<Lease> {
-        (stability == Stability::Leased && self.can_be_leased())
-            .then(|| Lease::acquire(&self.fd).unwrap())
+        (stability == Stability::Leased && self.can_be_leased()).then(|| common::lease(&self.fd))
     }
 
     fn can_be_leased(&self) -> bool {
@@ -332,7 +331,7 @@ fn every_route_can_be_asked_for_and_moves_a_range() {
     let bytes = pattern(LEN);
     let file = TestFile::with(&bytes);
     let source = file.open();
-    let lease = Lease::acquire(&source).unwrap();
+    let lease = common::lease(&source);
     for route in [
         Route::ReadWrite,
         Route::MmapWrite,

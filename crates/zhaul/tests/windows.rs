@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use common::{TestFile, pattern};
-use zhaul::{Lease, Route, transfer};
+use zhaul::{Route, transfer};
 
 fn status_kib(field: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
@@ -76,7 +76,7 @@ fn a_terabyte_file_is_mapped_by_windows() {
             }
         });
         let source = file.open();
-        let lease = Lease::acquire(&source).unwrap();
+        let lease = common::lease(&source);
         let haul = transfer(&source, &near).lease(&lease);
         let haul = haul.only(Route::MmapWrite).offset(offset).length(length);
         let summary = haul.run().unwrap();

@@ -3,10 +3,12 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use tokio::net::UnixStream;
+use zhaul::{Lease, LeaseError};
 
 /// Bytes that show when they are shifted, repeated or left out.
 pub fn pattern(len: usize) -> Vec<u8> {
@@ -46,6 +48,20 @@ impl TestFile {
 impl Drop for TestFile {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// A lease that is to be had. While another test starts a process, the child has descriptors that
+/// are open for writing until it executes its program; the kernel then sees a writer.
+pub fn lease(file: impl AsFd) -> Lease {
+    let began = Instant::now();
+    loop {
+        match Lease::acquire(&file) {
+            Err(LeaseError::HasWriter) if began.elapsed() < Duration::from_secs(10) => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            result => return result.unwrap(),
+        }
     }
 }
 
