@@ -24,6 +24,8 @@ pub(crate) struct Session {
     pub(crate) generation: u32,
     pub(crate) client: OwnedFd,
     pub(crate) peer: Peer,
+    /// Whether the client's connection is known to be TCP.
+    pub(crate) is_tcp: bool,
     pub(crate) listener: Arc<Listener>,
     /// Gives the place among the open connections back.
     pub(crate) admission: Admission,

@@ -150,6 +150,18 @@ impl Site {
         for listener in listeners.values() {
             listen(listener, previous, inherited, workers, &mut sockets)?;
         }
+        // Only now: a configuration that cannot be put in force changes nothing.
+        for Socket {
+            listener,
+            listening,
+            ..
+        } in &sockets
+        {
+            if let Bound::Tcp(address) = listening.address {
+                connect::bequeath(&listening.fd, &listener.config)
+                    .unwrap_or_else(|why| tracing::warn!("{address}: keepalive: {why}"));
+            }
+        }
         Ok(Self {
             door: previous.map_or_else(Arc::default, |site| Arc::clone(&site.door)),
             config,

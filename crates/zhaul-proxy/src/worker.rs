@@ -24,6 +24,7 @@ use zhaul::relay::{Resources, Side};
 use zhaul_service::{LogSender, Trouble};
 
 use crate::client_hello::MAX_STREAM_BYTES;
+use crate::connect;
 use crate::log::Lines;
 use crate::mailbox::{Letter, Mailbox};
 use crate::pool::Pool;
@@ -50,6 +51,8 @@ pub(crate) struct Worker {
     mailbox: Mailbox,
     site: Arc<Site>,
     sockets: Vec<Listening>,
+    /// Rounds of the loop so far.
+    round: u64,
     sessions: Slab<Session>,
     /// Goes up with each session.
     generation: u32,
@@ -78,6 +81,12 @@ struct Listening {
     socket: Socket,
     /// Not looked at until then: there was nothing to be done about whoever waits there.
     rests_until: Option<Duration>,
+    /// Whether its connections are TCP, which they inherit.
+    is_tcp: bool,
+    /// How many are accepted at the next report.
+    batch: usize,
+    /// The last round in which so many were there.
+    filled_in: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,6 +128,7 @@ impl Worker {
             epoll,
             mailbox,
             sockets: Vec::new(),
+            round: 0,
             sessions: Slab::new(),
             generation: 0,
             timers: Timers::default(),
@@ -150,6 +160,7 @@ impl Worker {
                 Err(errno) => return Err(errno.into()),
             }
             self.now = self.zero.elapsed();
+            self.round += 1;
             for event in events.drain(..) {
                 match event.data.u64() {
                     WAKE => {}
@@ -290,6 +301,9 @@ impl Worker {
             self.sockets.push(Listening {
                 socket: socket.clone(),
                 rests_until: None,
+                is_tcp: connect::is_tcp(&socket.listening.fd),
+                batch: 1,
+                filled_in: 0,
             });
             self.watch_socket(self.sockets.len() - 1)?;
         }

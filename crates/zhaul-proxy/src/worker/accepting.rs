@@ -12,13 +12,11 @@ use rustix::net::SocketFlags;
 use zhaul_service::Peer;
 
 use super::{FIRST_SOCKET, Worker, name_of};
-use crate::config::Listener as Config;
-use crate::connect;
 use crate::gate::Admission;
 use crate::session::{End, Phase, Session, Story};
 use crate::site::Listener;
 
-/// Connections accepted before those that are there have their turn.
+/// Connections accepted at most before those that are there have their turn.
 const ACCEPTS_PER_ROUND: usize = 16;
 /// How long accepting rests when the machine, or a limit, has nothing to give.
 const REST: Duration = Duration::from_millis(50);
@@ -28,12 +26,19 @@ static NUMBER: AtomicU64 = AtomicU64::new(1);
 
 impl Worker {
     /// Accepts some of those who wait.
+    ///
+    /// To find nobody is no small thing: accept(2) makes a socket before it looks, which costs
+    /// several µs. So it is called once for each report, and more often only while reports follow
+    /// one upon the other.
     pub(super) fn accept(&mut self, index: usize) {
-        for _ in 0..ACCEPTS_PER_ROUND {
+        let Some(listening) = self.sockets.get(index) else {
+            return;
+        };
+        for _ in 0..listening.batch {
             let Some(listening) = self.sockets.get(index) else {
                 return;
             };
-            let listener = Arc::clone(&listening.socket.listener);
+            let (listener, is_tcp) = (Arc::clone(&listening.socket.listener), listening.is_tcp);
             let admission = match self.reserve(&listener) {
                 Ok(admission) => admission,
                 Err(wait) => return self.rest(index, wait),
@@ -42,10 +47,18 @@ impl Worker {
             match rustix::net::acceptfrom_with(&listening.socket.listening.fd, flags) {
                 Ok((fd, address)) => {
                     let ip = address.and_then(|any| SocketAddr::try_from(any).ok());
-                    self.welcome(fd, ip.map_or(Peer::Unix, Peer::Ip), listener, admission);
+                    let client = Client {
+                        fd,
+                        peer: ip.map_or(Peer::Unix, Peer::Ip),
+                        is_tcp,
+                    };
+                    self.welcome(client, listener, admission);
                     continue;
                 }
-                Err(Errno::AGAIN) => return listener.gate.give_token_back(),
+                Err(Errno::AGAIN) => {
+                    self.sockets[index].batch = 1;
+                    return listener.gate.give_token_back();
+                }
                 // Whoever it was has left.
                 Err(errno) if is_about_the_connection(errno) => {}
                 Err(errno) => {
@@ -62,6 +75,19 @@ impl Worker {
             }
             listener.gate.give_token_back();
         }
+        self.filled(index);
+    }
+
+    /// As many were there as were expected.
+    fn filled(&mut self, index: usize) {
+        let round = self.round;
+        let Some(listening) = self.sockets.get_mut(index) else {
+            return;
+        };
+        if listening.filled_in + 1 == round {
+            listening.batch = (2 * listening.batch).min(ACCEPTS_PER_ROUND);
+        }
+        listening.filled_in = round;
     }
 
     /// Takes a place and a token for a connection before it is accepted, so that workers that accept
@@ -116,21 +142,16 @@ impl Worker {
         )
     }
 
-    fn welcome(
-        &mut self,
-        fd: OwnedFd,
-        peer: Peer,
-        listener: Arc<Listener>,
-        mut admission: Admission,
-    ) {
+    fn welcome(&mut self, client: Client, listener: Arc<Listener>, mut admission: Admission) {
+        let Client { fd, peer, .. } = &client;
         // Behind another proxy it is the client that counts, and who that is is not known yet.
-        let judged = match (listener.config.proxy_from.is_some(), peer) {
+        let judged = match (listener.config.proxy_from.is_some(), *peer) {
             (false, Peer::Ip(address)) => admission.judge(&listener.config, address.ip()),
             _ => Ok(()),
         };
         listener.gate.counts.arrived(judged.is_ok());
         match judged {
-            Ok(()) => self.adopt(fd, peer, listener, admission),
+            Ok(()) => self.adopt(client, listener, admission),
             Err(refused) => {
                 let name = &listener.name;
                 self.trouble.warn(|| {
@@ -138,26 +159,21 @@ impl Worker {
                     format!("listener {name}: refused a connection from {peer}: {why}")
                 });
                 // The client sees a reset rather than a server that says nothing.
-                let _ = rustix::net::sockopt::set_socket_linger(&fd, Some(Duration::ZERO));
+                let _ = rustix::net::sockopt::set_socket_linger(fd, Some(Duration::ZERO));
             }
         }
     }
 
-    fn adopt(&mut self, fd: OwnedFd, peer: Peer, listener: Arc<Listener>, admission: Admission) {
-        if let Peer::Ip(_) = peer
-            && prepare(&fd, &listener.config).is_err()
-        {
-            // Gone before it was here.
-            return;
-        }
+    fn adopt(&mut self, client: Client, listener: Arc<Listener>, admission: Admission) {
         self.generation = (self.generation + 1) % (u32::MAX - 1);
         let entry = self.sessions.vacant_entry();
         let key = entry.key();
         entry.insert(Session {
             number: NUMBER.fetch_add(1, Ordering::Relaxed),
             generation: self.generation,
-            client: fd,
-            peer,
+            client: client.fd,
+            peer: client.peer,
+            is_tcp: client.is_tcp,
             listener,
             admission,
             introduction: None,
@@ -181,10 +197,11 @@ impl Worker {
     }
 }
 
-/// Sets what the configuration asks for on a client's socket.
-fn prepare(fd: &OwnedFd, config: &Config) -> Result<(), Errno> {
-    connect::keep_alive(fd, config.keepalive)?;
-    connect::user_timeout(fd, config.user_timeout)
+/// Somebody who was accepted.
+struct Client {
+    fd: OwnedFd,
+    peer: Peer,
+    is_tcp: bool,
 }
 
 /// The same number, as the engine has it.

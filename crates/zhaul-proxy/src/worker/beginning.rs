@@ -11,6 +11,7 @@ use zhaul_service::Peer;
 
 use super::Worker;
 use super::accepting::zhaul_errno;
+use super::serving::has_bytes;
 use crate::client_hello::{self, Beginning};
 use crate::connect::{self, Failed};
 use crate::health::Change;
@@ -211,7 +212,8 @@ impl Worker {
     fn knock(&mut self, key: usize, place: Place, since: Duration) {
         let server = place.server();
         let source = self.sessions[key].source();
-        let early_data = place.pool.config.send_proxy.is_some();
+        let session = &self.sessions[key];
+        let early_data = place.pool.config.send_proxy.is_some() || has_bytes(&session.client);
         let deadline = since + place.pool.config.connect_timeout;
         let begun = match server.endpoint() {
             Some(endpoint) => connect::begin(&endpoint, &place.pool.config, source, early_data),
@@ -288,7 +290,12 @@ impl Worker {
         else {
             return;
         };
-        match connect::result(&server) {
+        // Writable and no error: then there is none to be asked for.
+        let made = match flags.intersects(EventFlags::ERR | EventFlags::HUP) {
+            true => connect::result(&server),
+            false => Ok(()),
+        };
+        match made {
             Ok(()) => {
                 session.story.connect = Some(self.now.saturating_sub(since));
                 place.server().counts.connected(true);

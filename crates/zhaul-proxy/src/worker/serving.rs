@@ -10,7 +10,7 @@ use rustix::net::RecvFlags;
 use zhaul::relay::{RateLimit, Relay, Side, Turn, Way, readiness};
 
 use super::Worker;
-use crate::config::ProxyVersion;
+use crate::config::{ProxyVersion, Upstream};
 use crate::pool::Place;
 use crate::proxy_header::{self, Addresses, Introduction};
 use crate::session::{End, Phase, Session};
@@ -37,7 +37,7 @@ impl Worker {
             // A client that ended its stream may still want an answer; one that is gone does not,
             // unless it left something to be delivered (closing a UNIX socket is a hang-up at once).
             _ if flags.contains(EventFlags::ERR)
-                || flags.contains(EventFlags::HUP) && !left_bytes(&session.client) =>
+                || flags.contains(EventFlags::HUP) && !has_bytes(&session.client) =>
             {
                 self.end(key, &End::ClientGone);
             }
@@ -66,6 +66,12 @@ impl Worker {
         if let Some(version) = pool.send_proxy {
             let header = introduce(session, version);
             relay.preload(Way::AToB, &header);
+        }
+        if session.is_tcp {
+            relay.is_tcp(Side::A);
+        }
+        if !matches!(place.server().address, Upstream::Unix(_)) {
+            relay.is_tcp(Side::B);
         }
         // What happened before there was a relay was told to nobody.
         relay.note(Side::A, readiness(session.seen));
@@ -193,7 +199,7 @@ pub(super) fn report(session: &mut Session, at_least: u64) {
 }
 
 /// Whether a client has sent bytes that nobody has taken.
-fn left_bytes(client: &OwnedFd) -> bool {
+pub(super) fn has_bytes(client: &OwnedFd) -> bool {
     let seen = rustix::net::recv(client, &mut [0_u8; 1][..], RecvFlags::PEEK);
     matches!(seen, Ok((1.., _)))
 }

@@ -54,6 +54,8 @@ pub struct Relay {
     core: core::Relay,
     holds: [Hold; 2],
     limits: [Vec<Arc<dyn Limit>>; 2],
+    /// Sides known to be TCP.
+    is_tcp: [bool; 2],
     /// The sockets were looked at.
     has_begun: bool,
 }
@@ -68,8 +70,15 @@ impl Relay {
             core: core::Relay::new(Arc::clone(options), now),
             holds: Default::default(),
             limits: Default::default(),
+            is_tcp: [false; 2],
             has_begun: false,
         }
+    }
+
+    /// Says that this side is a TCP socket, for which the first turn would have to ask the kernel.
+    /// To be called before it.
+    pub const fn is_tcp(&mut self, side: Side) {
+        self.is_tcp[side.index()] = true;
     }
 
     /// Bytes to be sent this way before any others, such as a header, or what was read to find out
@@ -189,7 +198,7 @@ impl Relay {
             return;
         }
         for side in Side::BOTH {
-            if !is_tcp(sockets.fd(side)) {
+            if !self.is_tcp[side.index()] && !is_tcp(sockets.fd(side)) {
                 self.core.reads_end_early(side);
             }
         }
