@@ -94,10 +94,10 @@ impl Drop for Backend {
     }
 }
 
-/// The lowest priority for the calling thread.
+/// From here on the calling thread runs only while no other wants to.
 pub(crate) fn give_way() {
-    // Only raising the priority can be refused.
-    let _ = rustix::process::setpriority_process(None, 19);
+    // Anybody may step back; if not, the thread is like the others and the figures are worse.
+    let _ = zhaul_sys::sched_setscheduler::this_thread_last();
 }
 
 struct Connection {

@@ -271,7 +271,7 @@ fn idle(server: &Server, start: Memory, wanted: u32, nofile: u64) -> anyhow::Res
 }
 
 /// A small exchange alone, then beside bulk streams of the same proxy. What feeds and drains these
-/// has a lower priority: waiting for the client's core is not what is measured.
+/// gives way to everything else: waiting for the client's core is not what is measured.
 fn mixed(server: &Server, time: Duration) -> anyhow::Result<Values> {
     ping(server.address, MIXED_BYTES, WARM_UP)?;
     let mut alone = ping(server.address, MIXED_BYTES, time)?;

@@ -63,6 +63,7 @@ pub struct Relay {
     idle_check: IdleCheck,
     /// The calls that are left to make before it is over, by side.
     last_calls: [Option<Call>; 2],
+    budget_bytes: usize,
 }
 
 /// The first connection that broke.
@@ -94,6 +95,7 @@ impl Relay {
     pub fn new(options: Arc<RelayOptions>, now: Duration) -> Self {
         let ways = Way::BOTH.map(|way| Direction::new(way, &options));
         Self {
+            budget_bytes: options.budget_bytes,
             options,
             ways,
             phase: Phase::Running,
@@ -120,6 +122,13 @@ impl Relay {
     /// data: it is no TCP socket. Matters with [`Trigger::Edge`].
     pub fn reads_end_early(&mut self, side: Side) {
         self.ways[side.outward().index()].source_has_marks();
+    }
+
+    /// Sets how much is taken in one direction in a turn, from now on: less while there are others
+    /// whom a long turn would hold up, which costs more calls. It was
+    /// [`RelayOptions::budget_bytes`].
+    pub const fn set_budget(&mut self, bytes: usize) {
+        self.budget_bytes = bytes;
     }
 
     /// Begins a turn at this reading of the clock.
@@ -175,7 +184,7 @@ impl Relay {
             if self.options.one_way && way == Way::BToA {
                 continue;
             }
-            let next = self.ways[way.index()].next(&self.options, self.now);
+            let next = self.ways[way.index()].next(self.budget_bytes, self.now);
             over &= next == Next::Over;
             match next {
                 Next::Step(step) => return Some(step),
@@ -273,6 +282,12 @@ impl Relay {
     /// Whether the way has use for its buffer beyond this turn.
     pub fn holds_buffer(&self, way: Way) -> bool {
         self.ways[way.index()].has_buffer()
+    }
+
+    /// Whether what comes next goes through a pipe in one direction at least. A turn of such a relay
+    /// may take long enough for others to notice.
+    pub fn is_bulk(&self) -> bool {
+        self.ways.iter().any(Direction::is_bulk)
     }
 
     /// Whether the way has use for its pipe beyond this turn.

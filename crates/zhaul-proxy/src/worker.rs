@@ -57,8 +57,10 @@ pub(crate) struct Worker {
     /// Goes up with each session.
     generation: u32,
     timers: Timers,
-    /// Relays that used up their turn.
-    line: Vec<u64>,
+    /// Relays that carry bulk or used up their turn, and wait for the next.
+    line: VecDeque<u64>,
+    /// The last event of a relay that does not carry bulk.
+    chatted_at: Duration,
     /// Relays that found no buffer.
     starved: VecDeque<u64>,
     resources: Resources,
@@ -132,7 +134,8 @@ impl Worker {
             sessions: Slab::new(),
             generation: 0,
             timers: Timers::default(),
-            line: Vec::new(),
+            line: VecDeque::new(),
+            chatted_at: Duration::ZERO,
             starved: VecDeque::new(),
             resources,
             peek: vec![0; MAX_STREAM_BYTES].into_boxed_slice(),

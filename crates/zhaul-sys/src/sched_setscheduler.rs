@@ -1,4 +1,4 @@
-//! `sched_setscheduler(2)`: a thread that must not wait for its turn.
+//! `sched_setscheduler(2)`: a thread that must not wait for its turn, and one that may.
 
 use std::io;
 
@@ -10,8 +10,20 @@ use crate::check;
 /// # Errors
 /// EPERM without CAP_SYS_NICE and with RLIMIT_RTPRIO 0.
 pub fn this_thread_first() -> io::Result<()> {
-    let parameter = libc::sched_param { sched_priority: 1 };
-    let policy = libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK;
+    set(libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, 1)
+}
+
+/// Puts the calling thread behind all threads of ordinary priority (`SCHED_IDLE`): any of them that
+/// becomes ready interrupts it. What it starts is the same.
+///
+/// # Errors
+/// None that is known: anybody may step back.
+pub fn this_thread_last() -> io::Result<()> {
+    set(libc::SCHED_IDLE, 0)
+}
+
+fn set(policy: i32, sched_priority: i32) -> io::Result<()> {
+    let parameter = libc::sched_param { sched_priority };
     // SAFETY: 0 is the calling thread; the kernel reads the parameter, which lives on this stack.
     check(unsafe { libc::sched_setscheduler(0, policy, &raw const parameter) }).map(drop)
 }
@@ -19,6 +31,16 @@ pub fn this_thread_first() -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn anybody_may_step_back() {
+        let policy = std::thread::spawn(|| {
+            this_thread_last().unwrap();
+            // SAFETY: 0 is the calling thread; nothing is read or written.
+            unsafe { libc::sched_getscheduler(0) }
+        });
+        assert_eq!(policy.join().unwrap(), libc::SCHED_IDLE);
+    }
 
     #[test]
     fn the_calling_thread_alone_comes_first() {

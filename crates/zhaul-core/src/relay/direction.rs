@@ -146,6 +146,10 @@ impl Direction {
         self.has_pipe
     }
 
+    pub(super) const fn is_bulk(&self) -> bool {
+        self.flow.splices()
+    }
+
     pub(super) const fn has_buffer(&self) -> bool {
         self.buffer_bytes > 0
     }
@@ -221,7 +225,7 @@ impl Direction {
         matches!(self.sink, Sink::Open) && self.stats.in_transit() == 0
     }
 
-    pub(super) fn next(&self, options: &RelayOptions, now: Duration) -> Next {
+    pub(super) fn next(&self, budget_bytes: usize, now: Duration) -> Next {
         if self.is_over() {
             return Next::Over;
         }
@@ -237,7 +241,7 @@ impl Direction {
                 Next::Step(Step::Call(Call::ShutdownWrite { way }))
             }
             Source::Broken => Next::Over,
-            Source::Open | Source::Failing => self.next_in(options, now),
+            Source::Open | Source::Failing => self.next_in(budget_bytes, now),
         }
     }
 
@@ -259,12 +263,12 @@ impl Direction {
         self.if_sink_is_ready(Call::SpliceOut { way, len })
     }
 
-    fn next_in(&self, options: &RelayOptions, now: Duration) -> Next {
+    fn next_in(&self, budget_bytes: usize, now: Duration) -> Next {
         let way = self.way;
         if !self.source_ready {
             return Next::Source;
         }
-        let wanted = options.budget_bytes.clamp(1, MAX_SPLICE_BYTES);
+        let wanted = budget_bytes.clamp(1, MAX_SPLICE_BYTES);
         if self.turn_bytes >= wanted {
             return Next::Spent;
         }

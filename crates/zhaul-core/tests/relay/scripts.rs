@@ -433,6 +433,27 @@ fn a_turn_ends_when_its_budget_is_used_up() {
 }
 
 #[test]
+fn a_budget_may_change_between_turns() {
+    let mut script = Script::new(options(|_| {})).readable(Side::A);
+    assert!(!script.relay.is_bulk());
+    script.until_bulk();
+    assert!(script.relay.is_bulk());
+    script.relay.set_budget(2 * BUFFER + 7000);
+    script.turn(seconds(1));
+    script.pipe(UP, true);
+    let len = 2 * BUFFER + 7000;
+    script.call(Call::SpliceIn { way: UP, len }, Ok(len));
+    script.call(splice_out(UP, len), Ok(len));
+    assert_eq!(script.relay.next(), Step::Yield);
+    script.relay.set_budget(1 << 20);
+    script.turn(seconds(2));
+    script.pipe(UP, true);
+    script.call(splice_in(UP), Err(Errno::EAGAIN));
+    assert!(script.relay.is_bulk(), "until it is seen to be small");
+    script.waits();
+}
+
+#[test]
 fn a_busy_direction_leaves_the_other_its_turn() {
     let mut script = Script::new(options(|options| options.budget_bytes = 1))
         .readable(Side::A)

@@ -18,6 +18,17 @@ use crate::session::{End, Phase, Session};
 /// The counts learn of bytes in portions of this size, and of the rest at the end.
 const REPORT_BYTES: u64 = 256 << 10;
 
+/// Turns of bulk, one after the other, before events are looked at again. One of 1 MiB takes about
+/// twice as long; to look costs a five-hundredth of it.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_micros(100);
+
+/// What bulk takes in a turn while there is somebody whose messages would have to wait for it: some
+/// 30 us of them. Less in a turn is more turns, so bulk among itself has the whole budget.
+const BUDGET_BESIDE_CHATTER: usize = 128 << 10;
+
+/// How long after a message more are expected.
+const CHATTER_LASTS: Duration = Duration::from_millis(20);
+
 impl Worker {
     /// Something happened on a socket of a session.
     pub(super) fn event(&mut self, key: usize, side: Side, flags: EventFlags) {
@@ -28,9 +39,14 @@ impl Worker {
         match (&mut session.phase, side) {
             (Phase::Relaying { relay, .. }, _) => {
                 relay.note(side, readiness(flags));
-                // One that waits for its turn has it soon.
-                if !session.in_line {
-                    self.turn(key);
+                // Those for whom latency counts go first.
+                if relay.is_bulk() {
+                    self.stand_in_line(key);
+                } else {
+                    self.chatted_at = self.now;
+                    if !session.in_line {
+                        self.turn(key);
+                    }
                 }
             }
             (Phase::Connecting { .. }, Side::B) => self.connecting(key, flags),
@@ -92,6 +108,11 @@ impl Worker {
         let Phase::Relaying { relay, server, .. } = &mut session.phase else {
             return;
         };
+        let is_alone = self.now > self.chatted_at + CHATTER_LASTS;
+        relay.set_budget(match is_alone {
+            true => relay.options().budget_bytes,
+            false => BUDGET_BESIDE_CHATTER,
+        });
         let turn = relay.turn(
             session.client.as_fd(),
             server.as_fd(),
@@ -112,20 +133,36 @@ impl Worker {
             }
             Turn::Done(ending) => self.end(key, &End::Relay(ending)),
             // More to do; the same holds for anything that is not known yet.
-            _ => {
-                session.in_line = true;
-                self.line.push(name);
-            }
+            _ => self.stand_in_line(key),
         }
     }
 
-    /// Gives those their turn who used up the last one.
+    /// Puts a session behind the others that wait for their turn.
+    fn stand_in_line(&mut self, key: usize) {
+        let name = self.name(key);
+        let session = &mut self.sessions[key];
+        if !session.in_line {
+            session.in_line = true;
+            self.line.push_back(name);
+        }
+    }
+
+    /// Gives those their turn who carry bulk or used up their last one: each of them one, but no more
+    /// than fit into the time for which everybody else can be kept waiting.
     pub(super) fn serve_line(&mut self) {
-        for name in std::mem::take(&mut self.line) {
+        let until = self.now + LOOK_AGAIN_AFTER;
+        for _ in 0..self.line.len() {
+            let Some(name) = self.line.pop_front() else {
+                return;
+            };
             self.guarded(name, |worker, key| {
                 worker.sessions[key].in_line = false;
                 worker.turn(key);
             });
+            self.now = self.zero.elapsed();
+            if self.now >= until {
+                return;
+            }
         }
     }
 

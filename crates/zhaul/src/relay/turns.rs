@@ -132,6 +132,18 @@ impl Relay {
         self.core.is_due(now)
     }
 
+    /// Whether its next turn may take long, because it splices. An event loop lets others go first.
+    pub fn is_bulk(&self) -> bool {
+        self.core.is_bulk()
+    }
+
+    /// Sets how much a turn takes in one direction, instead of
+    /// [`RelayOptions::budget_bytes`]. An event loop that serves others, too, may want to be back
+    /// sooner.
+    pub const fn set_budget(&mut self, bytes: usize) {
+        self.core.set_budget(bytes);
+    }
+
     /// Stops it. The next turn is the last, unless it is over already.
     pub fn cancel(&mut self) {
         self.core.cancel();
