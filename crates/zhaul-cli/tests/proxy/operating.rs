@@ -42,6 +42,60 @@ fn a_reload_changes_where_new_connections_go_and_keeps_old_ones() {
     assert_eq!(ask(&old, "3").unwrap(), "a 3");
 }
 
+/// Seconds until the keepalive timer of the socket with these two addresses goes off, if it runs.
+fn keepalive_in_s(local: SocketAddr, remote: SocketAddr) -> Option<u64> {
+    let hex = |address: SocketAddr| match address {
+        SocketAddr::V4(v4) => {
+            let ip = u32::from_le_bytes(v4.ip().octets());
+            format!("{ip:08X}:{:04X}", v4.port())
+        }
+        SocketAddr::V6(_) => unreachable!("tests use IPv4"),
+    };
+    let (local, remote) = (hex(local), hex(remote));
+    let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let mut lines = sockets
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let found = lines
+        .find(|words| words[1] == local && words[2] == remote)
+        .unwrap();
+    // Kind of timer, and when it goes off, in hundredths of a second.
+    let (kind, when) = found[5].split_once(':').unwrap();
+    (kind == "02").then(|| u64::from_str_radix(when, 16).unwrap() / 100)
+}
+
+#[test]
+fn keepalive_is_what_the_configuration_in_force_says() {
+    let a = Servers::named("a");
+    let port = free_port();
+    let config = |keepalive: &str| {
+        let text = config(&port, &[("s", a.address)], "");
+        text.replace(
+            "to = \"p\"",
+            &format!("to = \"p\"\nkeepalive = {keepalive}"),
+        )
+    };
+    let proxy = configured(&config("{ idle = \"500s\" }"));
+    let running = |client: &TcpStream| {
+        ask(client, "1").unwrap();
+        keepalive_in_s(proxy.address(), client.local_addr().unwrap())
+    };
+    let first = proxy.connect();
+    // An acknowledgement that is still out has a timer of its own.
+    eventually("the listener's time", || {
+        running(&first).is_some_and(|s| (400..=500).contains(&s))
+    });
+    proxy.reload(&config("{ idle = \"300s\" }"));
+    proxy.wait_for(&["is in force"]);
+    let second = proxy.connect();
+    eventually("the new time", || {
+        running(&second).is_some_and(|s| (200..=300).contains(&s))
+    });
+    proxy.reload(&config("false"));
+    eventually("none", || running(&proxy.connect()).is_none());
+    assert!(running(&first).is_some(), "what there was goes on");
+}
+
 #[test]
 fn a_bad_reload_changes_nothing() {
     let a = Servers::named("a");
