@@ -17,7 +17,7 @@ use crate::{Failure, say, signals};
 const EXAMPLES: &str = "\
 Examples:
   zhaul proxy --listen :5432 --to 10.0.0.5:5432,10.0.0.6:5432
-  zhaul proxy --listen 127.0.0.1:6379 --to unix:/run/redis.sock --log -
+  zhaul proxy --listen 127.0.0.1:6379 --to unix:/run/redis.sock --session-log -
   zhaul proxy --config /etc/zhaul/proxy.toml --check
   zhaul proxy --config /etc/zhaul/proxy.toml
 

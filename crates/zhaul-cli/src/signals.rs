@@ -1,9 +1,12 @@
 //! Signals become calls on a running server.
 
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+
 use anyhow::anyhow;
 
 /// What signals ask of a server.
-pub(crate) trait Service: Send + 'static {
+pub(crate) trait Service: Send + Sync + 'static {
     /// SIGTERM, SIGINT: let what is under way finish.
     fn stop(&self);
     /// The second of these: end at once.
@@ -21,11 +24,13 @@ pub(crate) fn watch(service: impl Service) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .build()?;
+    let service = Arc::new(service);
+    let reloads = reloader(Arc::clone(&service))?;
     let (ready, is_ready) = std::sync::mpsc::channel();
     std::thread::Builder::new()
         .name("zhaul-signals".to_owned())
         .spawn(move || {
-            if let Err(e) = runtime.block_on(forward(&service, &ready)) {
+            if let Err(e) = runtime.block_on(forward(&*service, &reloads, &ready)) {
                 // The receiver is gone only after it has heard that all is well.
                 let _ = ready.send(Err(e));
             }
@@ -36,9 +41,26 @@ pub(crate) fn watch(service: impl Service) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Reloads on a thread of its own, when told to: to look names up may take long, and a signal to stop
+/// is not to wait for it.
+fn reloader(service: Arc<impl Service>) -> std::io::Result<Sender<()>> {
+    let (reloads, asked) = std::sync::mpsc::channel();
+    std::thread::Builder::new()
+        .name("zhaul-reload".to_owned())
+        .spawn(move || {
+            while asked.recv().is_ok() {
+                // Several that came meanwhile are one.
+                asked.try_iter().for_each(drop);
+                service.reload();
+            }
+        })?;
+    Ok(reloads)
+}
+
 async fn forward(
     service: &impl Service,
-    ready: &std::sync::mpsc::Sender<std::io::Result<()>>,
+    reloads: &Sender<()>,
+    ready: &Sender<std::io::Result<()>>,
 ) -> std::io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
@@ -56,7 +78,8 @@ async fn forward(
                 continue;
             }
             _ = hang_up.recv() => {
-                service.reload();
+                // The thread ends only with the process.
+                let _ = reloads.send(());
                 continue;
             }
         }

@@ -155,6 +155,9 @@ fn extension(list: &[u8]) -> Option<(u16, &[u8], &[u8])> {
     Some((u16::from_be_bytes([k0, k1]), body, rest))
 }
 
+/// The longest name that DNS has; longer ones would only fill memory and logs.
+const MAX_NAME_BYTES: usize = 253;
+
 /// The first host name (type 0) that is one; others are as good as none.
 fn server_name(body: &[u8]) -> Option<String> {
     let Ok((_, TlsExtension::SNI(names))) = parse_tls_extension_sni_content(body) else {
@@ -162,7 +165,8 @@ fn server_name(body: &[u8]) -> Option<String> {
     };
     let (_, name) = names.into_iter().find(|(kind, _)| kind.0 == 0)?;
     let name = std::str::from_utf8(name).ok()?.trim_end_matches('.');
-    let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic());
+    let is_name = (1..=MAX_NAME_BYTES).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_graphic());
     is_name.then(|| name.to_ascii_lowercase())
 }
 

@@ -15,6 +15,8 @@ use crate::server::Endpoint;
 /// Begins to connect; whether it has succeeded shows when the socket is writable.
 ///
 /// `client` is bound to if the pool says so; `early_data` is whether something will be sent at once.
+/// Only what the proxy itself says goes with the SYN: a network may deliver a SYN twice, and of what
+/// a client says nobody here knows whether it may happen twice.
 ///
 /// # Errors
 /// What the kernel said at once, and about whom.
@@ -43,7 +45,9 @@ pub(crate) fn begin(
     };
     let fd = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
     sockopt::set_tcp_nodelay(&fd, true)?;
-    keep_alive(&fd, pool.keepalive)?;
+    if !keepalive_waits(pool) {
+        keep_alive(&fd, pool.keepalive)?;
+    }
     user_timeout(&fd, pool.user_timeout)?;
     bind_source(&fd, pool.source, client, address)?;
     if early_data {
@@ -51,7 +55,7 @@ pub(crate) fn begin(
         // for both, and the server wakes up when there is something to read. Not for clients that
         // have sent nothing: who waits for the server to speak first would wait for the timer too.
         let _ = sockopt::set_tcp_quickack(&fd, false);
-        if pool.fast_open {
+        if pool.fast_open && pool.send_proxy.is_some() {
             // Without it the connection is made the long way.
             let _ = setsockopt::set(fd.as_fd(), IntOption::TcpFastOpenConnect, 1);
         }
@@ -133,8 +137,15 @@ pub(crate) fn is_tcp(listening: &OwnedFd) -> bool {
     sockopt::socket_protocol(listening) == Ok(Some(rustix::net::ipproto::TCP))
 }
 
+/// Whether keepalive is set only when the connection is as old as connecting may take. It has
+/// nothing to do before, and most connections are shorter than that: four system calls less.
+pub(crate) fn keepalive_waits(pool: &Pool) -> bool {
+    let idle = |keepalive: Keepalive| pool.connect_timeout <= keepalive.idle;
+    pool.keepalive.is_some_and(idle)
+}
+
 /// Sets keepalive and its times; `None` leaves it off.
-fn keep_alive(fd: &OwnedFd, keepalive: Option<Keepalive>) -> Result<(), Errno> {
+pub(crate) fn keep_alive(fd: &OwnedFd, keepalive: Option<Keepalive>) -> Result<(), Errno> {
     let Some(Keepalive {
         idle,
         interval,
@@ -193,4 +204,74 @@ fn bind_source(
 fn set(fd: &OwnedFd, option: IntOption) -> Result<(), Errno> {
     setsockopt::set(fd.as_fd(), option, 1)
         .map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    const KEEPALIVE: Keepalive = Keepalive {
+        idle: Duration::from_secs(77),
+        interval: Duration::from_secs(11),
+        count: 5,
+    };
+
+    #[track_caller]
+    fn assert_options(fd: impl AsFd, keepalive: Option<Keepalive>, timeout: Option<Duration>) {
+        let fd = fd.as_fd();
+        assert!(sockopt::tcp_nodelay(fd).unwrap());
+        assert_eq!(sockopt::socket_keepalive(fd).unwrap(), keepalive.is_some());
+        if let Some(keepalive) = keepalive {
+            assert_eq!(sockopt::tcp_keepidle(fd).unwrap(), keepalive.idle);
+            assert_eq!(sockopt::tcp_keepintvl(fd).unwrap(), keepalive.interval);
+            assert_eq!(sockopt::tcp_keepcnt(fd).unwrap(), keepalive.count);
+        }
+        let ms = timeout.map_or(0, |timeout| timeout.as_millis() as u32);
+        assert_eq!(sockopt::tcp_user_timeout(fd).unwrap(), ms);
+    }
+
+    #[test]
+    fn clients_have_what_was_set_on_the_listening_socket() {
+        let listening = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listening.local_addr().unwrap();
+        let fd = OwnedFd::from(listening.try_clone().unwrap());
+        assert!(is_tcp(&fd));
+        for (keepalive, user_timeout) in [
+            (Some(KEEPALIVE), Some(Duration::from_millis(4321))),
+            (None, None),
+            (None, Some(Duration::from_secs(3))),
+        ] {
+            let config = Listener {
+                keepalive,
+                user_timeout,
+                ..Listener::default()
+            };
+            bequeath(&fd, &config).unwrap();
+            let _client = TcpStream::connect(address).unwrap();
+            let (accepted, _) = listening.accept().unwrap();
+            assert_options(&accepted, keepalive, user_timeout);
+        }
+    }
+
+    #[test]
+    fn connections_to_servers_have_what_their_pool_says() {
+        let listening = TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = Endpoint::Tcp(listening.local_addr().unwrap());
+        let mut pool = Pool {
+            keepalive: Some(KEEPALIVE),
+            user_timeout: Some(Duration::from_millis(1234)),
+            connect_timeout: KEEPALIVE.idle * 2,
+            source: Source::Address("127.0.0.77".parse().unwrap()),
+            ..Pool::default()
+        };
+        let fd = begin(&endpoint, &pool, None, false).unwrap();
+        assert_options(&fd, pool.keepalive, pool.user_timeout);
+        let (_, from) = listening.accept().unwrap();
+        assert_eq!(from.ip().to_string(), "127.0.0.77");
+        (pool.keepalive, pool.user_timeout) = (None, None);
+        let fd = begin(&endpoint, &pool, None, true).unwrap();
+        assert_options(&fd, None, None);
+    }
 }

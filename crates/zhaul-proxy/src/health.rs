@@ -104,6 +104,23 @@ impl Health {
         }
     }
 
+    /// There are no checks any more: what the last ones said holds no longer. True if the server
+    /// was down by them.
+    pub fn unchecked(&mut self) -> bool {
+        self.disagreeing = 0;
+        !std::mem::replace(&mut self.checked_up, true)
+    }
+
+    /// A connection is about to be tried, which takes `patience` at most. After its time out one is
+    /// enough to see how the server is; for all others it stays out until then.
+    pub fn trying(&mut self, patience: Duration, now: Duration) {
+        if let Some(until) = &mut self.out_until
+            && *until <= now
+        {
+            *until = now + patience;
+        }
+    }
+
     /// Takes in that a connection was made, or that it failed.
     pub fn connected(
         &mut self,
@@ -124,7 +141,7 @@ impl Health {
         if self.failures < passive.failures {
             return None;
         }
-        // After its time out one connection tries; if that fails too, it is out again at once.
+        // If the one that tries after its time out fails too, it is out again at once.
         let was_out = self.out_until.is_some();
         self.out_until = Some(now + passive.out_for);
         (!was_out).then_some(Change::WentDown)
@@ -180,6 +197,39 @@ mod tests {
         failures: 2,
         out_for: Duration::from_secs(10),
     };
+
+    #[test]
+    fn after_its_time_out_one_connection_tries_for_all() {
+        let mut health = Health::default();
+        let at = |s| NOW + Duration::from_secs(s);
+        for _ in 0..PASSIVE.failures {
+            health.connected(false, Some(&PASSIVE), NOW);
+        }
+        assert_eq!(health.status(at(9)), Status::Out);
+        assert_eq!(health.status(at(10)), Status::Up);
+        health.trying(Duration::from_secs(5), at(10));
+        assert_eq!(health.status(at(14)), Status::Out, "somebody tries already");
+        assert_eq!(health.status(at(15)), Status::Up, "and was not heard of");
+        health.trying(Duration::from_secs(5), at(15));
+        assert_eq!(health.connected(false, Some(&PASSIVE), at(16)), None);
+        assert_eq!(health.status(at(25)), Status::Out);
+        health.trying(Duration::from_secs(5), at(26));
+        let change = health.connected(true, Some(&PASSIVE), at(27));
+        assert_eq!(change, Some(Change::CameUp));
+        assert_eq!(health.status(at(27)), Status::Up);
+    }
+
+    #[test]
+    fn without_checks_nobody_is_down_by_them() {
+        let mut health = Health::default();
+        for _ in 0..3 {
+            health.checked(false, &check(), NOW);
+        }
+        assert_eq!(health.status(NOW), Status::Down);
+        assert!(health.unchecked());
+        assert_eq!(health.status(NOW), Status::Up);
+        assert!(!health.unchecked());
+    }
 
     #[test]
     fn it_takes_fall_failures_and_rise_successes_in_a_row() {

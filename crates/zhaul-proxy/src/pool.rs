@@ -119,6 +119,8 @@ impl Pool {
                 Choice::Server(index) => {
                     let max = self.config.servers[index].max_connections;
                     if self.servers[index].enter(max) {
+                        let patience = self.config.connect_timeout;
+                        self.servers[index].health().trying(patience, now);
                         return Chosen::Place(Place {
                             pool: Arc::clone(self),
                             index,

@@ -34,10 +34,13 @@ const FILES_PER_PIPE: usize = 2;
 const PIPES: usize = 64;
 /// What a pipe of a bulk stream is asked to hold.
 const PIPE_BYTES: usize = 1 << 20;
-/// Buffers of each worker, which are held only while a peer does not take what was received.
-const BUFFERS: usize = 4096;
-/// The size of each.
-const BUFFER_BYTES: usize = 16 << 10;
+/// Of the open files, the part that may go to pipes.
+const PIPES_SHARE: usize = 4;
+/// The size of a buffer, held only while a peer does not take what was received: a TLS record of 16 KiB with everything around it, and room by which a receive
+/// shows that this was all.
+const BUFFER_BYTES: usize = 20 << 10;
+/// With fewer sessions than that, somebody forgot to raise the limit on open files.
+const FEW_SESSIONS: usize = 1000;
 /// How long the log may take for its last lines.
 const LOG_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -115,6 +118,8 @@ pub(crate) struct Shared {
     open_files: usize,
     /// Reloads come one after the other.
     reloading: Mutex<()>,
+    /// Held while one site takes the place of another.
+    replacing: Mutex<()>,
 }
 
 /// How far stopping has come.
@@ -138,8 +143,8 @@ impl Shared {
         self.zero.elapsed()
     }
 
-    fn reloading(&self) -> MutexGuard<'_, ()> {
-        self.reloading
+    fn replacing(&self) -> MutexGuard<'_, ()> {
+        self.replacing
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
@@ -156,7 +161,8 @@ impl Handle {
     /// [`Proxy::run`] return.
     pub fn stop(&self) {
         if advance(&self.0.stop, Stop::Drain) {
-            let _after_any_reload = self.0.reloading();
+            // Not after a reload, which may be looking up names for a long time.
+            let _alone = self.0.replacing();
             let site = Arc::new(self.0.site.load().without_sockets());
             self.0.site.store(Arc::clone(&site));
             self.0.tell_all(|| Letter::Drain(Arc::clone(&site)));
@@ -188,7 +194,10 @@ impl Handle {
     /// changed then.
     pub fn reload(&self, config: Config) -> Result<(), ProxyError> {
         let shared = &self.0;
-        let _one_at_a_time = shared.reloading();
+        let _one_at_a_time = shared
+            .reloading
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if *shared.stop.borrow() != Stop::No {
             return Err(ProxyError::Stopping);
         }
@@ -207,8 +216,13 @@ impl Handle {
         let most = most_sessions(&config, shared.open_files, workers);
         let site = Site::new(config, Some(&old), &mut Vec::new(), workers, most)?;
         let site = Arc::new(site);
+        let alone = shared.replacing();
+        if *shared.stop.borrow() != Stop::No {
+            return Err(ProxyError::Stopping);
+        }
         shared.site.store(Arc::clone(&site));
         shared.tell_all(|| Letter::Site(Arc::clone(&site)));
+        drop(alone);
         // Whoever waits may find a place at a server that is new, or may have more connections now.
         for pool in old.pools.values() {
             pool.call_all();
@@ -274,6 +288,7 @@ impl Proxy {
             log: log.as_ref().map(|(_, sender)| sender.clone()),
             open_files,
             reloading: Mutex::default(),
+            replacing: Mutex::default(),
         };
         Ok(Self {
             shared: Arc::new(shared),
@@ -350,20 +365,30 @@ impl Proxy {
 
 /// The administrator's socket takes commands, so it is its owner's alone.
 fn admin_socket(path: &Path) -> Result<Listener, ProxyError> {
-    use std::os::unix::fs::PermissionsExt;
-    let mut listeners = Listener::bind(&ListenAddr::Unix(path.to_owned()), Options::default())?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    let options = Options {
+        mode: 0o600,
+        ..Options::default()
+    };
+    let mut listeners = Listener::bind(&ListenAddr::Unix(path.to_owned()), options)?;
     let listener = listeners.pop();
     Ok(listener.ok_or_else(|| io::Error::other("no administrator's socket"))?)
 }
 
 /// Sessions that may be open at once.
 fn most_sessions(config: &Config, open_files: usize, workers: usize) -> usize {
-    let pipes = PIPES * FILES_PER_PIPE * workers;
+    let pipes = pipes_of_a_worker(open_files, workers) * FILES_PER_PIPE * workers;
     let left = open_files.saturating_sub(SPARE_FILES + pipes);
     let most = (left / FILES_PER_SESSION).max(1);
     match config.max_connections {
-        0 => most,
+        0 => {
+            if most < FEW_SESSIONS {
+                tracing::warn!(
+                    "{open_files} open files allow {most} connections at once (raise the limit on \
+                     open files)"
+                );
+            }
+            most
+        }
         asked => {
             if asked > most {
                 tracing::warn!(
@@ -376,6 +401,12 @@ fn most_sessions(config: &Config, open_files: usize, workers: usize) -> usize {
     }
 }
 
+/// Pipes that each worker may have: not so many that nothing is left for sessions.
+fn pipes_of_a_worker(open_files: usize, workers: usize) -> usize {
+    let share = open_files / PIPES_SHARE / FILES_PER_PIPE / workers.max(1);
+    PIPES.min(share).max(1)
+}
+
 /// Starts a worker whose end, in whatever way, ends the proxy: a listening socket that nobody accepts
 /// on would look healthy and serve nobody.
 fn start_worker(
@@ -386,14 +417,17 @@ fn start_worker(
     let shared = Arc::clone(shared);
     let serve = move || {
         let _ends = EndsOnDrop(Arc::clone(&shared));
-        let pipes = PipePool::new(PIPES, PIPE_BYTES);
+        let pipes = pipes_of_a_worker(shared.open_files, shared.mailboxes.len());
+        // A session has two files and at most two buffers. So nobody's stalled peer is another's
+        // delay; and only those that are held take memory.
+        let buffers = shared.open_files;
         let worker = Worker::new(Parts {
             index,
             mailbox: shared.mailboxes[index].clone(),
             site: shared.site.load_full(),
             resources: Resources {
-                pipes,
-                buffers: BufferPool::new(BUFFERS, BUFFER_BYTES),
+                pipes: PipePool::new(pipes, PIPE_BYTES),
+                buffers: BufferPool::new(buffers, BUFFER_BYTES),
             },
             zero: shared.zero,
             log,

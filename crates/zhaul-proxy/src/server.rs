@@ -34,6 +34,9 @@ pub(crate) struct Server {
     pub(crate) counts: ServerCounts,
 }
 
+/// Addresses of one name that are tried before it is the server's fault.
+pub(crate) const MOST_ADDRESSES: usize = 4;
+
 const AS_CONFIGURED: u32 = u32::MAX;
 
 /// Something that can be connected to.
@@ -64,17 +67,15 @@ impl Server {
         }
     }
 
-    /// Where to connect; a name that stands for several addresses gives them in turn.
-    pub(crate) fn endpoint(&self) -> Option<Endpoint> {
+    /// Whose turn it is among the addresses that a name stands for.
+    pub(crate) fn turn(&self) -> usize {
+        self.next_endpoint.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Where to connect when it is this turn.
+    pub(crate) fn endpoint(&self, turn: usize) -> Option<Endpoint> {
         let endpoints = self.endpoints.load();
-        match endpoints.len() {
-            0 => None,
-            1 => endpoints.first().cloned(),
-            n => {
-                let turn = self.next_endpoint.fetch_add(1, Ordering::Relaxed);
-                endpoints.get(turn % n).cloned()
-            }
-        }
+        endpoints.get(turn.checked_rem(endpoints.len())?).cloned()
     }
 
     /// All that the address stands for now.
@@ -202,14 +203,14 @@ mod tests {
     #[test]
     fn a_name_gives_its_addresses_in_turn() {
         let server = server("db.example:1");
-        assert_eq!(server.endpoint(), None);
+        assert_eq!(server.endpoint(server.turn()), None);
         let tcp = |text: &str| Endpoint::Tcp(text.parse().unwrap());
         let both = [tcp("192.0.2.2:1"), tcp("192.0.2.1:1")];
         assert!(server.resolved(both.to_vec()));
         let mut order = both.clone();
         order.reverse();
         assert!(!server.resolved(order.to_vec()), "only the order differs");
-        let given = [server.endpoint(), server.endpoint(), server.endpoint()];
+        let given = [0; 3].map(|_| server.endpoint(server.turn()));
         assert_ne!(given[0], given[1]);
         assert_eq!(given[0], given[2]);
     }

@@ -39,6 +39,8 @@ pub(crate) struct Session {
     pub(crate) wake_at: Option<Duration>,
     /// The earliest entry of the worker's timers that is its.
     pub(crate) armed: Option<Duration>,
+    /// Keepalive towards the server is still to be set.
+    pub(crate) keepalive_due: bool,
     /// Bytes that the counts know of.
     pub(crate) reported: [u64; 2],
     /// It is in the list of those that had no time to finish their turn.
@@ -91,6 +93,8 @@ pub(crate) struct Story {
     pub(crate) connect: Option<Duration>,
     /// Servers that did not take the connection, by index.
     pub(crate) tried: Vec<usize>,
+    /// Which of the server's addresses is next, and how many did not take it.
+    pub(crate) address: (usize, usize),
 }
 
 /// Why a session ended.

@@ -151,6 +151,17 @@ impl Site {
             listen(listener, previous, inherited, workers, &mut sockets)?;
         }
         // Only now: a configuration that cannot be put in force changes nothing.
+        for pool in pools.values().filter(|pool| pool.config.check.is_none()) {
+            for server in &pool.servers {
+                if server.health().unchecked() {
+                    tracing::warn!(
+                        "server {}/{} is up: no checks any more",
+                        pool.name,
+                        server.name
+                    );
+                }
+            }
+        }
         for Socket {
             listener,
             listening,
@@ -216,6 +227,7 @@ fn listen(
         reuse_port: config.reuse_port,
         fast_open: config.fast_open,
         transparent: config.transparent,
+        ..Options::default()
     };
     for address in &config.listen {
         let own = config.reuse_port && matches!(address, ListenAddr::Tcp(_));

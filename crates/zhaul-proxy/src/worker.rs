@@ -40,6 +40,8 @@ const WAKE: u64 = u64::MAX;
 const FIRST_SOCKET: u64 = 0xffff_ffff_0000_0000;
 /// Timers of sessions that have ended are thrown out when there are so many more than sessions.
 const TIMERS_TO_SPARE: usize = 1024;
+/// Connections accepted at most before those that are there have their turn.
+const ACCEPTS_PER_ROUND: usize = 16;
 /// How long log lines are held back.
 const FLUSH_EVERY: Duration = Duration::from_millis(500);
 
@@ -51,7 +53,7 @@ pub(crate) struct Worker {
     mailbox: Mailbox,
     site: Arc<Site>,
     sockets: Vec<Listening>,
-    /// Rounds of the loop so far.
+    /// Rounds of the loop so far in which everything was heard.
     round: u64,
     sessions: Slab<Session>,
     /// Goes up with each session.
@@ -85,6 +87,8 @@ struct Listening {
     rests_until: Option<Duration>,
     /// Whether its connections are TCP, which they inherit.
     is_tcp: bool,
+    /// Connections may wait there from before it had the options of this configuration.
+    has_older: bool,
     /// How many are accepted at the next report.
     batch: usize,
     /// The last round in which so many were there.
@@ -163,7 +167,8 @@ impl Worker {
                 Err(errno) => return Err(errno.into()),
             }
             self.now = self.zero.elapsed();
-            self.round += 1;
+            // With more events than are taken at a time, a socket is not heard of in each of them.
+            self.round += u64::from(events.len() < EVENTS);
             for event in events.drain(..) {
                 match event.data.u64() {
                     WAKE => {}
@@ -305,8 +310,9 @@ impl Worker {
                 socket: socket.clone(),
                 rests_until: None,
                 is_tcp: connect::is_tcp(&socket.listening.fd),
-                batch: 1,
+                batch: ACCEPTS_PER_ROUND,
                 filled_in: 0,
+                has_older: true,
             });
             self.watch_socket(self.sockets.len() - 1)?;
         }

@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 use zhaul_sys::setsockopt::IntOption;
@@ -49,6 +50,9 @@ pub struct Options {
     /// Accept connections to addresses that are not this machine's (`IP_TRANSPARENT`, for TPROXY
     /// rules; needs CAP_NET_ADMIN).
     pub transparent: bool,
+    /// Who may connect to a UNIX socket: the mode of its file, of which the process's umask takes
+    /// something away.
+    pub mode: u32,
 }
 
 impl Default for Options {
@@ -58,6 +62,7 @@ impl Default for Options {
             reuse_port: false,
             fast_open: 0,
             transparent: false,
+            mode: 0o777,
         }
     }
 }
@@ -189,14 +194,14 @@ impl Listener {
 
     fn unix(path: &Path, options: Options) -> Result<Self, ListenError> {
         let failed = |errno| listen_error(format!("unix:{}", path.display()), errno);
-        let fd = match listen_unix(path, options.backlog) {
+        let fd = match listen_unix(path, options) {
             Err(Errno::ADDRINUSE) if is_stale(path) => {
                 fs::remove_file(path).map_err(|why| ListenError {
                     address: format!("unix:{}", path.display()),
                     why,
                     remedy: "remove the socket that a program left there",
                 })?;
-                listen_unix(path, options.backlog)
+                listen_unix(path, options)
             }
             done => done,
         };
@@ -258,11 +263,13 @@ fn set(fd: &OwnedFd, option: IntOption, value: i32) -> Result<(), Errno> {
         .map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))
 }
 
-fn listen_unix(path: &Path, backlog: i32) -> Result<OwnedFd, Errno> {
+fn listen_unix(path: &Path, options: Options) -> Result<OwnedFd, Errno> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    // Before there is a file, so that nobody comes in between: it inherits the socket's mode.
+    rustix::fs::fchmod(&fd, Mode::from_raw_mode(options.mode))?;
     rustix::net::bind(&fd, &SocketAddrUnix::new(path)?)?;
-    rustix::net::listen(&fd, backlog)?;
+    rustix::net::listen(&fd, options.backlog)?;
     Ok(fd)
 }
 

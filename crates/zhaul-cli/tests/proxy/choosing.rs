@@ -136,7 +136,7 @@ fn failed_connections_count_a_server_out_and_it_comes_back() {
         "{retried} connections were tried with a server that is out"
     );
     let back = Servers::start_on(std::net::TcpListener::bind(gone).unwrap(), |stream| {
-        crate::support::servers::answer_lines("back", &stream);
+        crate::support::answer_lines("back", &stream);
     });
     crate::support::eventually("it is tried again", || {
         spread(&proxy, 2).contains_key("back")
@@ -162,7 +162,7 @@ fn backups_serve_while_no_other_server_is_up() {
     proxy.wait_for(&["p/a", "down"]);
     assert_eq!(spread(&proxy, 5), BTreeMap::from([("spare".into(), 5)]));
     let _a = Servers::start_on(std::net::TcpListener::bind(address).unwrap(), |stream| {
-        crate::support::servers::answer_lines("a", &stream);
+        crate::support::answer_lines("a", &stream);
     });
     proxy.wait_for(&["p/a", "up again"]);
     assert_eq!(spread(&proxy, 5), BTreeMap::from([("a".into(), 5)]));

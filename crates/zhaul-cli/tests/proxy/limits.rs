@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Read};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use crate::support::proxy::try_configured;
+use crate::support::try_configured;
 use crate::support::{Proxy, Servers, ask, configured, connect, eventually, is_refused};
 
 fn proxy(server: &Servers, top: &str, listener: &str, of_server: &str, pool: &str) -> Proxy {
@@ -157,7 +157,7 @@ fn a_pool_that_is_down_may_be_waited_for() {
     let stream = proxy.connect();
     assert!(waits(&stream));
     let _server = Servers::start_on(std::net::TcpListener::bind(gone).unwrap(), |stream| {
-        crate::support::servers::answer_lines("s", &stream);
+        crate::support::answer_lines("s", &stream);
     });
     assert_eq!(crate::support::read_line(&stream).unwrap(), "s x");
 }

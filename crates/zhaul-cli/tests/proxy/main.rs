@@ -16,6 +16,7 @@
 
 mod support;
 
+mod addresses;
 mod choosing;
 mod headers;
 mod health;

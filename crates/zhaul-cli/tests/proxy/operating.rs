@@ -97,6 +97,29 @@ fn keepalive_is_what_the_configuration_in_force_says() {
 }
 
 #[test]
+fn keepalive_towards_servers_begins_once_a_connection_has_some_age() {
+    let (send, peers) = std::sync::mpsc::channel();
+    let server = Servers::start(move |stream: TcpStream| {
+        let _ = send.send(stream.peer_addr().unwrap());
+        crate::support::answer_lines("s", &stream);
+    });
+    for (connect_timeout, idle) in [("100ms", "500s"), ("1000s", "500s")] {
+        let proxy = configured(&format!(
+            "[listeners.l]\nlisten = \"127.0.0.1:0\"\nto = \"p\"\n[pools.p]\n\
+             connect_timeout = \"{connect_timeout}\"\nkeepalive = {{ idle = \"{idle}\" }}\n\
+             servers = [{{ address = \"{}\" }}]\n",
+            server.address
+        ));
+        let client = proxy.connect();
+        ask(&client, "1").unwrap();
+        let ours = peers.recv_timeout(PATIENCE).unwrap();
+        eventually("it runs", || {
+            keepalive_in_s(ours, server.address).is_some_and(|s| (400..=500).contains(&s))
+        });
+    }
+}
+
+#[test]
 fn a_bad_reload_changes_nothing() {
     let a = Servers::named("a");
     let port = free_port();

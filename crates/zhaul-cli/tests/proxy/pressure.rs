@@ -4,8 +4,8 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::net::{UnixListener, UnixStream};
 
-use crate::support::proxy::try_configured;
-use crate::support::servers::answer_lines;
+use crate::support::answer_lines;
+use crate::support::try_configured;
 use crate::support::{PATIENCE, Servers, ask, configured, connect, eventually, is_root, read_line};
 
 fn full_pool(server: &Servers, places: usize) -> String {

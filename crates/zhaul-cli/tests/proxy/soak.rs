@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustix::net::sockopt;
@@ -267,7 +267,7 @@ fn soaked(wrapper: &[&str], sessions: u64, at_once: usize) {
          [pools.p]\nservers = [{{ address = \"{}\" }}]\npassive = false\n",
         listener.local_addr().unwrap()
     );
-    let proxy = crate::support::proxy::try_configured(&config, wrapper);
+    let proxy = crate::support::try_configured(&config, wrapper);
     let proxy = proxy.unwrap_or_else(|refusal| panic!("{refusal:?}"));
     // Threads that begin with the first work are there before it is counted.
     soak(&proxy, &listener, 4, 4);
@@ -290,13 +290,69 @@ fn soaked(wrapper: &[&str], sessions: u64, at_once: usize) {
 
 #[test]
 fn whatever_peers_do_streams_are_prefixes_and_nothing_is_left() {
-    soaked(&[], 500, 16);
+    soaked(&[], 1000, 32);
 }
 
 #[test]
 fn with_few_descriptors_too() {
-    // Sessions are limited by it, and pipes run out.
+    // Sessions are limited by it.
     soaked(&["prlimit", "--nofile=400:400"], 150, 24);
+}
+
+#[test]
+fn more_downloads_that_stall_than_there_are_pipes() {
+    // More than the sockets on the way to the client hold.
+    const BYTES: usize = 8 << 20;
+    // One worker's pipes, as docs/proxy.md has it.
+    const PIPES: usize = 64;
+    let all = Arc::new(pattern(BYTES + 256, 1));
+    let theirs = Arc::clone(&all);
+    let server = Servers::start(move |mut stream: TcpStream| {
+        let mut start = [0];
+        if stream.read_exact(&mut start).is_ok() {
+            // The client is gone when its test has failed.
+            let _ = stream.write_all(&theirs[start[0].into()..][..BYTES]);
+        }
+    });
+    let proxy = crate::support::simple(&[server.address], &["--workers", "1"]);
+    let before = of_all(&proxy);
+    let mut streams = Vec::new();
+    for start in 0..PIPES + 32 {
+        let mut stream = proxy.connect();
+        stream.write_all(&[start as u8]).unwrap();
+        streams.push(stream);
+    }
+    eventually("all pipes hold something", || {
+        of_all(&proxy).1 >= before.1 + 2 * PIPES
+    });
+    // Whoever comes now is served none the less.
+    let mut stream = proxy.connect();
+    stream.write_all(&[200]).unwrap();
+    let mut received = Vec::new();
+    stream.read_to_end(&mut received).unwrap();
+    assert!(received == all[200..][..BYTES]);
+    drop(stream);
+    std::thread::scope(|scope| {
+        for (start, mut stream) in streams.into_iter().enumerate() {
+            let all = &all;
+            scope.spawn(move || {
+                let mut received = Vec::new();
+                stream.read_to_end(&mut received).unwrap();
+                assert!(received == all[start..][..BYTES], "{start}");
+            });
+        }
+    });
+    assert_eq!(
+        of_all(&proxy).1,
+        before.1 + 2 * PIPES,
+        "and no more than these"
+    );
+    let log = proxy.log(PIPES + 33);
+    let copied = log
+        .iter()
+        .filter(|entry| entry["spliced_down"] == 0)
+        .count();
+    assert!(copied > 0 && copied < log.len(), "{copied} copied");
 }
 
 #[test]

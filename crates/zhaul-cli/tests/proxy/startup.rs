@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::process::{Command, Output};
 
-use crate::support::proxy::try_configured;
+use crate::support::try_configured;
 use crate::support::{Servers, ask, binary, configured, is_root, simple};
 
 fn run(arguments: &[&str]) -> (Option<i32>, String) {

@@ -147,7 +147,7 @@ impl Direction {
     }
 
     pub(super) const fn is_bulk(&self) -> bool {
-        self.flow.splices()
+        self.flow.is_bulk()
     }
 
     pub(super) const fn has_buffer(&self) -> bool {

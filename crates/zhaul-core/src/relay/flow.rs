@@ -32,6 +32,18 @@ impl Flow {
         self.bulk && self.spliceable && self.retry_after == 0
     }
 
+    /// Whether it is bulk that a pipe can carry, even if there is none for it at the moment.
+    pub(super) const fn is_bulk(&self) -> bool {
+        self.bulk && self.spliceable
+    }
+
+    /// The source has nothing more: what it had was not the beginning of bulk.
+    pub(super) const fn paused(&mut self) {
+        if !self.bulk {
+            self.streak = 0;
+        }
+    }
+
     /// A receive brought `read` bytes and had room for `room`.
     pub(super) fn received(&mut self, read: usize, room: usize, thresholds: &FlowThresholds) {
         self.retry_after = self.retry_after.saturating_sub(read as u64);

@@ -170,6 +170,7 @@ fn without_a_pipe_bulk_is_copied_and_a_pipe_is_asked_for_later() {
     let mut script = Script::new(soon).readable(Side::A);
     script.until_bulk();
     script.pipe(UP, false);
+    assert!(script.relay.is_bulk(), "by another route");
     for _ in 0..2 {
         script.call(recv(UP), Ok(BUFFER));
         script.call(send(UP, 0, BUFFER), Ok(BUFFER));
@@ -451,6 +452,21 @@ fn a_budget_may_change_between_turns() {
     script.call(splice_in(UP), Err(Errno::EAGAIN));
     assert!(script.relay.is_bulk(), "until it is seen to be small");
     script.waits();
+}
+
+#[test]
+fn messages_that_fill_the_buffer_are_not_bulk() {
+    let mut script = Script::new(options(|_| {})).readable(Side::A);
+    for time in 1..5 {
+        script.buffer(UP);
+        script.call(recv(UP), Ok(BUFFER));
+        script.call(send(UP, 0, BUFFER), Ok(BUFFER));
+        script.call(recv(UP), Err(Errno::EAGAIN));
+        script.waits();
+        assert!(!script.relay.is_bulk());
+        script.relay.note(Side::A, Readiness::READABLE);
+        script.turn(seconds(time));
+    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::config::{Check, CheckKind, Source};
 use crate::health::Change;
 use crate::pool::Pool;
 use crate::proxy::Shared;
-use crate::server::Endpoint;
+use crate::server::{Endpoint, MOST_ADDRESSES, Server};
 
 /// What is read of a server's answer at most.
 const MAX_ANSWER: usize = 64 << 10;
@@ -47,23 +47,31 @@ async fn keep_checking(
     tokio::time::sleep(delay).await;
     let server = &pool.servers[index];
     loop {
-        let result = match server.endpoint() {
-            Some(endpoint) => {
-                let asked = ask(&endpoint, &check.kind, pool.config.source);
-                match tokio::time::timeout(check.timeout, asked).await {
-                    Ok(Ok(())) => Ok(()),
-                    Ok(Err(e)) => Err(format!("its check ({e})")),
-                    Err(_) => Err("its check (no answer in time)".to_owned()),
-                }
-            }
-            None => Err("looking up its name".to_owned()),
-        };
+        let result = check_once(server, &check, pool.config.source).await;
         let failed = result.as_ref().err().map(String::as_str);
         if server.checked(failed, &check, shared.now()) == Some(Change::CameUp) {
             pool.call_all();
         }
         tokio::time::sleep(check.interval).await;
     }
+}
+
+/// A server is there if one of its addresses is, as for connections.
+async fn check_once(server: &Server, check: &Check, source: Source) -> Result<(), String> {
+    let turn = server.turn();
+    let mut result = Err("looking up its name".to_owned());
+    for attempt in 0..server.endpoints().len().min(MOST_ADDRESSES) {
+        let Some(endpoint) = server.endpoint(turn.wrapping_add(attempt)) else {
+            break;
+        };
+        let asked = ask(&endpoint, &check.kind, source);
+        result = match tokio::time::timeout(check.timeout, asked).await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(e)) => Err(format!("its check ({e})")),
+            Err(_) => Err("its check (no answer in time)".to_owned()),
+        };
+    }
+    result
 }
 
 async fn ask(endpoint: &Endpoint, kind: &CheckKind, source: Source) -> io::Result<()> {

@@ -11,13 +11,12 @@ use rustix::io::Errno;
 use rustix::net::SocketFlags;
 use zhaul_service::Peer;
 
-use super::{FIRST_SOCKET, Worker, name_of};
+use super::{ACCEPTS_PER_ROUND, FIRST_SOCKET, Worker, name_of};
+use crate::connect;
 use crate::gate::Admission;
 use crate::session::{End, Phase, Session, Story};
 use crate::site::Listener;
 
-/// Connections accepted at most before those that are there have their turn.
-const ACCEPTS_PER_ROUND: usize = 16;
 /// How long accepting rests when the machine, or a limit, has nothing to give.
 const REST: Duration = Duration::from_millis(50);
 
@@ -38,7 +37,8 @@ impl Worker {
             let Some(listening) = self.sockets.get(index) else {
                 return;
             };
-            let (listener, is_tcp) = (Arc::clone(&listening.socket.listener), listening.is_tcp);
+            let (is_tcp, has_older) = (listening.is_tcp, listening.has_older);
+            let listener = Arc::clone(&listening.socket.listener);
             let admission = match self.reserve(&listener) {
                 Ok(admission) => admission,
                 Err(wait) => return self.rest(index, wait),
@@ -47,6 +47,10 @@ impl Worker {
             match rustix::net::acceptfrom_with(&listening.socket.listening.fd, flags) {
                 Ok((fd, address)) => {
                     let ip = address.and_then(|any| SocketAddr::try_from(any).ok());
+                    if ip.is_some() && has_older {
+                        // It may have gone again, which is found out soon enough.
+                        let _ = connect::bequeath(&fd, &listener.config);
+                    }
                     let client = Client {
                         fd,
                         peer: ip.map_or(Peer::Unix, Peer::Ip),
@@ -56,7 +60,9 @@ impl Worker {
                     continue;
                 }
                 Err(Errno::AGAIN) => {
-                    self.sockets[index].batch = 1;
+                    let listening = &mut self.sockets[index];
+                    listening.batch = 1;
+                    listening.has_older = false;
                     return listener.gate.give_token_back();
                 }
                 // Whoever it was has left.
@@ -84,7 +90,7 @@ impl Worker {
         let Some(listening) = self.sockets.get_mut(index) else {
             return;
         };
-        if listening.filled_in + 1 == round {
+        if listening.filled_in + 1 >= round {
             listening.batch = (2 * listening.batch).min(ACCEPTS_PER_ROUND);
         }
         listening.filled_in = round;
@@ -185,6 +191,7 @@ impl Worker {
             },
             wake_at: None,
             armed: None,
+            keepalive_due: false,
             reported: [0; 2],
             in_line: false,
             is_starved: false,

@@ -13,10 +13,12 @@ use super::Worker;
 use super::accepting::zhaul_errno;
 use super::serving::has_bytes;
 use crate::client_hello::{self, Beginning};
+use crate::config::Upstream;
 use crate::connect::{self, Failed};
 use crate::health::Change;
 use crate::pool::{Chosen, Place, Pool, Waiter};
 use crate::proxy_header::{self, Parsed};
+use crate::server::MOST_ADDRESSES;
 use crate::session::{End, Phase, Session};
 
 /// How often a server on a UNIX socket is asked again that has no room for a connection.
@@ -205,6 +207,7 @@ impl Worker {
         let server = place.server();
         session.story.pool = Some(place.pool.name.as_str().into());
         session.story.server = Some(server.name.as_str().into());
+        session.story.address = (server.turn(), 0);
         self.knock(key, place, self.now);
     }
 
@@ -215,7 +218,7 @@ impl Worker {
         let session = &self.sessions[key];
         let early_data = place.pool.config.send_proxy.is_some() || has_bytes(&session.client);
         let deadline = since + place.pool.config.connect_timeout;
-        let begun = match server.endpoint() {
+        let begun = match server.endpoint(session.story.address.0) {
             Some(endpoint) => connect::begin(&endpoint, &place.pool.config, source, early_data),
             None => Err(Failed::Theirs(Errno::ADDRNOTAVAIL)),
         };
@@ -238,6 +241,8 @@ impl Worker {
         if let Err(errno) = self.watch(&fd, self.name(key) | 1) {
             return self.end(key, &End::Exhausted(zhaul_errno(errno)));
         }
+        let is_tcp = !matches!(place.server().address, Upstream::Unix(_));
+        self.sessions[key].keepalive_due = is_tcp && connect::keepalive_waits(&place.pool.config);
         self.sessions[key].phase = Phase::Connecting {
             place,
             server: fd,
@@ -259,6 +264,13 @@ impl Worker {
         let pool = Arc::clone(&place.pool);
         let server = place.server();
         server.counts.connected(false);
+        // A name may stand for addresses where nobody listens; the server is there if one answers.
+        let (next, failures) = &mut self.sessions[key].story.address;
+        (*next, *failures) = (next.wrapping_add(1), *failures + 1);
+        let addresses = server.endpoints().len().min(MOST_ADDRESSES);
+        if *failures < addresses && matches!(failed, Failed::Theirs(_) | Failed::Ours(_)) {
+            return self.knock(key, place, self.now);
+        }
         if failed.is_the_servers_fault() {
             let change = server.connected(false, &pool.config, self.now);
             debug_assert_ne!(change, Some(Change::CameUp));

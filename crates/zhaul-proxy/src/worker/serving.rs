@@ -11,6 +11,7 @@ use zhaul::relay::{RateLimit, Relay, Side, Turn, Way, readiness};
 
 use super::Worker;
 use crate::config::{ProxyVersion, Upstream};
+use crate::connect;
 use crate::pool::Place;
 use crate::proxy_header::{self, Addresses, Introduction};
 use crate::session::{End, Phase, Session};
@@ -18,8 +19,8 @@ use crate::session::{End, Phase, Session};
 /// The counts learn of bytes in portions of this size, and of the rest at the end.
 const REPORT_BYTES: u64 = 256 << 10;
 
-/// Turns of bulk, one after the other, before events are looked at again. One of 1 MiB takes about
-/// twice as long; to look costs a five-hundredth of it.
+/// Turns of bulk, one after the other, before events are looked at again; beside chatter it is after
+/// each. One of 1 MiB takes about twice as long; to look costs a five-hundredth of it.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_micros(100);
 
 /// What bulk takes in a turn while there is somebody whose messages would have to wait for it: some
@@ -103,15 +104,14 @@ impl Worker {
 
     /// Moves what can be moved.
     pub(super) fn turn(&mut self, key: usize) {
-        let name = self.name(key);
+        let (name, has_chatter) = (self.name(key), self.has_chatter());
         let session = &mut self.sessions[key];
         let Phase::Relaying { relay, server, .. } = &mut session.phase else {
             return;
         };
-        let is_alone = self.now > self.chatted_at + CHATTER_LASTS;
-        relay.set_budget(match is_alone {
-            true => relay.options().budget_bytes,
-            false => BUDGET_BESIDE_CHATTER,
+        relay.set_budget(match has_chatter {
+            true => BUDGET_BESIDE_CHATTER,
+            false => relay.options().budget_bytes,
         });
         let turn = relay.turn(
             session.client.as_fd(),
@@ -137,6 +137,11 @@ impl Worker {
         }
     }
 
+    /// Whether somebody may send a message at any moment.
+    fn has_chatter(&self) -> bool {
+        self.now <= self.chatted_at + CHATTER_LASTS
+    }
+
     /// Puts a session behind the others that wait for their turn.
     fn stand_in_line(&mut self, key: usize) {
         let name = self.name(key);
@@ -148,9 +153,15 @@ impl Worker {
     }
 
     /// Gives those their turn who carry bulk or used up their last one: each of them one, but no more
-    /// than fit into the time for which everybody else can be kept waiting.
+    /// than fit into the time for which everybody else can be kept waiting. That is at least as long
+    /// as everybody else took, so that many messages do not leave bulk less than half of the time.
     pub(super) fn serve_line(&mut self) {
-        let until = self.now + LOOK_AGAIN_AFTER;
+        let began = self.zero.elapsed();
+        let patience = match self.has_chatter() {
+            true => Duration::ZERO,
+            false => LOOK_AGAIN_AFTER,
+        };
+        let until = began + patience.max(began.saturating_sub(self.now));
         for _ in 0..self.line.len() {
             let Some(name) = self.line.pop_front() else {
                 return;
@@ -197,6 +208,13 @@ impl Worker {
         let session = &mut self.sessions[key];
         if session.armed == Some(at) {
             session.armed = None;
+        }
+        // The entry for the end of connecting comes up here, long after that in most cases.
+        if let Phase::Relaying { place, server, .. } = &session.phase
+            && std::mem::take(&mut session.keepalive_due)
+        {
+            // Of a connection that is broken by now the relay hears by itself.
+            let _ = connect::keep_alive(server, place.pool.config.keepalive);
         }
         match session.wake_at {
             Some(wake_at) if wake_at <= self.now => {

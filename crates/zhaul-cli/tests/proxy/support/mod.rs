@@ -9,8 +9,8 @@ pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod servers;
 
-pub(crate) use proxy::{Proxy, binary, configured, simple};
-pub(crate) use servers::Servers;
+pub(crate) use proxy::{Proxy, binary, configured, simple, try_configured};
+pub(crate) use servers::{Servers, answer_lines};
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};

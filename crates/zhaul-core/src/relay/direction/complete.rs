@@ -61,7 +61,10 @@ impl Direction {
                 }
                 Outcome::Moved
             }
-            Err(errno) if errno.is_would_block() => self.source_has_nothing(),
+            Err(errno) if errno.is_would_block() => {
+                self.flow.paused();
+                self.source_has_nothing()
+            }
             Err(errno) => self.source_failed(errno),
         }
     }
