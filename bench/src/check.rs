@@ -191,7 +191,12 @@ impl Checks<'_> {
         let ratio = samples.ratio(many, cpu, zhaul, haproxy);
         self.at_most(&format!("{many}: CPU / HAProxy"), ratio, 1.0 + TIE);
         for case in exchanges {
-            for metric in [Metric::P50Us, Metric::P99Us, Metric::CpuUsPerRequest] {
+            for metric in [
+                Metric::P50Us,
+                Metric::P99Us,
+                Metric::P999Us,
+                Metric::CpuUsPerRequest,
+            ] {
                 let against = |other| samples.ratio(case, metric, zhaul, other);
                 let label = metric.label();
                 // No worse than both, so two verdicts: HAProxy, and the floor and a tenth.

@@ -326,7 +326,8 @@ mod tests {
 
     #[test]
     fn names_that_are_none_are_none() {
-        for name in ["", ".", "a b", "caf\u{e9}.example"] {
+        let too_long = "a".repeat(MAX_NAME_BYTES + 1);
+        for name in ["", ".", "a b", "caf\u{e9}.example", &too_long] {
             let Beginning::Hello(hello) = inspect(&in_records(&message(&[sni(name)]), 1 << 14))
             else {
                 panic!("{name:?}");

@@ -58,6 +58,32 @@ fn a_server_is_down_while_it_gives_another_answer() {
 }
 
 #[test]
+fn without_its_check_a_server_is_up_again() {
+    let good = Arc::new(AtomicBool::new(false));
+    let server = moody(&good);
+    let port = Servers::nobody();
+    let pool = |check: &str| {
+        format!(
+            "[listeners.l]\nlisten = \"{port}\"\nto = \"p\"\n\
+             [pools.p]\nservers = [{{ name = \"s\", address = \"{}\" }}]\n{check}",
+            server.address
+        )
+    };
+    let check = "check = { send = \"PING\\r\\n\", expect = \"+PONG\", interval = \"20ms\" }\n";
+    let proxy = configured(&pool(check));
+    eventually("it is down", || status(&proxy) == "down");
+    proxy.reload(&pool(""));
+    proxy.wait_for(&["is up: no checks"]);
+    proxy.wait_for(&["is in force"]);
+    assert_eq!(status(&proxy), "up");
+    let mut client = proxy.connect();
+    client.write_all(b"PING\r\n").unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    assert_eq!(answer, "-LOADING\r\n");
+}
+
+#[test]
 fn a_server_that_says_nothing_fails_its_check_in_time() {
     let server = Servers::start(|mut stream| {
         let _ = stream.read_to_end(&mut Vec::new());
