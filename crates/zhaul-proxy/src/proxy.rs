@@ -36,8 +36,8 @@ const PIPES: usize = 64;
 const PIPE_BYTES: usize = 1 << 20;
 /// Of the open files, the part that may go to pipes.
 const PIPES_SHARE: usize = 4;
-/// The size of a buffer, held only while a peer does not take what was received: a TLS record of 16 KiB with everything around it, and room by which a receive
-/// shows that this was all.
+/// The size of a buffer, held only while a peer does not take what was received: a TLS record of
+/// 16 KiB with everything around it, and room by which a receive shows that this was all.
 const BUFFER_BYTES: usize = 20 << 10;
 /// With fewer sessions than that, somebody forgot to raise the limit on open files.
 const FEW_SESSIONS: usize = 1000;

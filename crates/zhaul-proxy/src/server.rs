@@ -67,6 +67,11 @@ impl Server {
         }
     }
 
+    /// Whether connections to it are TCP.
+    pub(crate) const fn is_tcp(&self) -> bool {
+        !matches!(self.address, Upstream::Unix(_))
+    }
+
     /// Whose turn it is among the addresses that a name stands for.
     pub(crate) fn turn(&self) -> usize {
         self.next_endpoint.fetch_add(1, Ordering::Relaxed)

@@ -1,4 +1,4 @@
-//! Thousands of connections that behave badly: what is delivered is a prefix of what was sent, whole
+//! A thousand connections that behave badly: what is delivered is a prefix of what was sent, whole
 //! if both sides closed in order, and nothing is left over.
 
 use std::collections::HashMap;

@@ -13,7 +13,6 @@ use super::Worker;
 use super::accepting::zhaul_errno;
 use super::serving::has_bytes;
 use crate::client_hello::{self, Beginning};
-use crate::config::Upstream;
 use crate::connect::{self, Failed};
 use crate::health::Change;
 use crate::pool::{Chosen, Place, Pool, Waiter};
@@ -216,7 +215,9 @@ impl Worker {
         let server = place.server();
         let source = self.sessions[key].source();
         let session = &self.sessions[key];
-        let early_data = place.pool.config.send_proxy.is_some() || has_bytes(&session.client);
+        let says_something = || has_bytes(&session.client);
+        let early_data =
+            server.is_tcp() && (place.pool.config.send_proxy.is_some() || says_something());
         let deadline = since + place.pool.config.connect_timeout;
         let begun = match server.endpoint(session.story.address.0) {
             Some(endpoint) => connect::begin(&endpoint, &place.pool.config, source, early_data),
@@ -241,7 +242,7 @@ impl Worker {
         if let Err(errno) = self.watch(&fd, self.name(key) | 1) {
             return self.end(key, &End::Exhausted(zhaul_errno(errno)));
         }
-        let is_tcp = !matches!(place.server().address, Upstream::Unix(_));
+        let is_tcp = place.server().is_tcp();
         self.sessions[key].keepalive_due = is_tcp && connect::keepalive_waits(&place.pool.config);
         self.sessions[key].phase = Phase::Connecting {
             place,

@@ -10,7 +10,7 @@ use rustix::net::RecvFlags;
 use zhaul::relay::{RateLimit, Relay, Side, Turn, Way, readiness};
 
 use super::Worker;
-use crate::config::{ProxyVersion, Upstream};
+use crate::config::ProxyVersion;
 use crate::connect;
 use crate::pool::Place;
 use crate::proxy_header::{self, Addresses, Introduction};
@@ -85,10 +85,10 @@ impl Worker {
             relay.preload(Way::AToB, &header);
         }
         if session.is_tcp {
-            relay.is_tcp(Side::A);
+            relay.set_tcp(Side::A);
         }
-        if !matches!(place.server().address, Upstream::Unix(_)) {
-            relay.is_tcp(Side::B);
+        if place.server().is_tcp() {
+            relay.set_tcp(Side::B);
         }
         // What happened before there was a relay was told to nobody.
         relay.note(Side::A, readiness(session.seen));

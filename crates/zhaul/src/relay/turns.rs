@@ -77,7 +77,7 @@ impl Relay {
 
     /// Says that this side is a TCP socket, for which the first turn would have to ask the kernel.
     /// To be called before it.
-    pub const fn is_tcp(&mut self, side: Side) {
+    pub const fn set_tcp(&mut self, side: Side) {
         self.is_tcp[side.index()] = true;
     }
 
