@@ -36,7 +36,8 @@ pub struct Version {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Drift {
-    /// No difference.
+    /// No difference, or only in the count of names: file systems change it a moment before or
+    /// after ctime.
     Same,
     /// Only ctime and the count of names differ: linked, unlinked or renamed over. The content
     /// is the same, which is what deploying by rename relies on.
@@ -133,6 +134,12 @@ mod tests {
             ..old
         };
         assert_eq!(old.drift_to(&unlinked), Drift::Relinked);
+    }
+
+    #[test]
+    fn a_count_of_names_without_a_new_ctime_is_no_difference_yet() {
+        let old = version();
+        assert_eq!(old.drift_to(&Version { nlink: 0, ..old }), Drift::Same);
     }
 
     #[test]

@@ -7,8 +7,10 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use common::{TestFile, pattern};
 use rustix::fs::{MemfdFlags, SealFlags};
@@ -358,6 +360,39 @@ fn every_route_can_be_asked_for_and_moves_a_range() {
                 (sink.received)() == bytes[4_321..2_004_321],
                 "{route} by {chunk_bytes}"
             );
+        }
+    }
+}
+
+/// The file system changes the count of names and ctime one after the other, and the transfer
+/// looks at both all the time.
+#[test]
+fn a_file_may_lose_its_name_at_any_moment() {
+    let bytes = pattern(2_000_000);
+    for dir in ["/var/tmp", "/dev/shm"] {
+        for round in 0..150_u64 {
+            let named = tempfile::NamedTempFile::new_in(dir).unwrap();
+            named.as_file().write_all_at(&bytes, 0).unwrap();
+            let source = File::open(named.path()).unwrap();
+            let sink = OpenOptions::new().write(true).open("/dev/null").unwrap();
+            let (tell, told) = std::sync::mpsc::channel();
+            let remover = std::thread::spawn(move || {
+                told.recv().unwrap();
+                let until = Instant::now() + Duration::from_micros(2 * round);
+                while Instant::now() < until {
+                    std::hint::spin_loop();
+                }
+                named.close().unwrap();
+            });
+            tell.send(()).unwrap();
+            let result = transfer(&source, &sink)
+                .chunk_bytes(4096)
+                .only(Route::Sendfile)
+                .stability(Stability::Immutable)
+                .run();
+            remover.join().unwrap();
+            let moved = result.unwrap_or_else(|e| panic!("{dir}, round {round}: {e}"));
+            assert_eq!(moved.moved, bytes.len() as u64);
         }
     }
 }

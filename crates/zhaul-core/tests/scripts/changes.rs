@@ -2,7 +2,7 @@
 
 use zhaul_core::{
     Ask, Cause, Errno, HostFacts, Length, Op, Operation, Plan, Route, SourceFacts, Stability, Step,
-    Transfer, Why,
+    Transfer, Version, Why,
 };
 
 use crate::common::{Mood, World, pattern};
@@ -183,6 +183,48 @@ fn an_append_in_progress_is_no_edit() {
             u32::from(when != u32::MAX),
             "one more look, and only in doubt"
         );
+    }
+}
+
+#[test]
+fn an_unlink_in_progress_is_no_edit() {
+    // ext4 lowers the count of names before it moves ctime, tmpfs after.
+    let before = World::file(pattern(LEN as usize)).version();
+    let mut ctime = before.ctime;
+    ctime.nanoseconds += 1;
+    let uncounted = Version { nlink: 0, ..before };
+    let stamped = Version { ctime, ..before };
+    let unlinked = Version { ctime, ..uncounted };
+    for middle in [uncounted, stamped] {
+        // How often it is looked at before it begins, and in the middle of it.
+        for (early, meanwhile) in [(0, 1), (1, 1), (3, 1), (1, 2)] {
+            if middle == stamped && meanwhile > 1 {
+                continue;
+            }
+            let mut looks = std::iter::repeat_n(before, early)
+                .chain(std::iter::repeat_n(middle, meanwhile))
+                .chain(std::iter::repeat(unlinked));
+            let world = World::file(pattern(LEN as usize));
+            let ask = Ask {
+                chunk_bytes: 4096,
+                ..immutable()
+            };
+            let mut transfer = from_file(&world, &socket(), &ask);
+            let moved = loop {
+                match transfer.next() {
+                    Step::Submit(Op::Stat) => transfer
+                        .observed(Ok(looks.next().unwrap()))
+                        .unwrap_or_else(|e| panic!("{middle:?} after {early}: {e}")),
+                    Step::Submit(op @ Op::Sendfile { len, .. }) => {
+                        transfer.complete(op, Ok(len)).unwrap();
+                    }
+                    Step::LookAgain { .. } | Step::Yield => {}
+                    Step::Done(summary) => break summary.moved,
+                    other => panic!("{other:?}"),
+                }
+            };
+            assert_eq!(moved, LEN);
+        }
     }
 }
 
