@@ -7,8 +7,8 @@ use zhaul_proxy::client_hello::{Beginning, MAX_STREAM_BYTES, inspect};
 
 fuzz_target!(|stream: &[u8]| {
     let whole = inspect(stream);
-    if whole == Beginning::Incomplete {
-        assert!(stream.len() < MAX_STREAM_BYTES);
+    if let Beginning::Incomplete { more } = whole {
+        assert!((1..=MAX_STREAM_BYTES - stream.len()).contains(&more));
     }
     if let Beginning::Hello(hello) = &whole {
         let names = hello.server_name.iter();
@@ -20,7 +20,10 @@ fuzz_target!(|stream: &[u8]| {
     // A verdict does not come earlier than it can be known, and is never taken back.
     for cut in 0..stream.len().min(64) {
         match inspect(&stream[..cut]) {
-            Beginning::Incomplete => {}
+            Beginning::Incomplete { more } => {
+                let is_whole = matches!(whole, Beginning::Hello(_));
+                assert!(!is_whole || cut + more <= stream.len());
+            }
             verdict => assert_eq!(verdict, whole),
         }
     }

@@ -14,7 +14,10 @@ use tls_parser::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Beginning {
     /// The beginning of a ClientHello, so far.
-    Incomplete,
+    Incomplete {
+        /// Bytes, at least one, without which the ClientHello cannot be whole.
+        more: usize,
+    },
     /// A whole ClientHello.
     Hello(ClientHello),
     /// Something else.
@@ -53,9 +56,12 @@ const ALPN: u16 = 16;
 pub fn inspect(stream: &[u8]) -> Beginning {
     match handshake(stream) {
         Ok(message) => hello(&message),
-        Err(Beginning::Incomplete) if stream.len() >= MAX_STREAM_BYTES => {
+        Err(Beginning::Incomplete { .. }) if stream.len() >= MAX_STREAM_BYTES => {
             Beginning::Malformed("the ClientHello does not end")
         }
+        Err(Beginning::Incomplete { more }) => Beginning::Incomplete {
+            more: more.min(MAX_STREAM_BYTES - stream.len()),
+        },
         Err(beginning) => beginning,
     }
 }
@@ -64,8 +70,11 @@ pub fn inspect(stream: &[u8]) -> Beginning {
 fn handshake(stream: &[u8]) -> Result<Vec<u8>, Beginning> {
     let mut message = Vec::new();
     let mut rest = stream;
+    // Bytes of the last record that have not arrived.
+    let mut cut_off = 0;
     loop {
         let wanted = match message.as_slice() {
+            [] => 1,
             [kind, ..] if *kind != CLIENT_HELLO => return Err(Beginning::NotTls),
             [_, high, middle, low, ..] => {
                 MESSAGE_HEADER + u32::from_be_bytes([0, *high, *middle, *low]) as usize
@@ -75,48 +84,42 @@ fn handshake(stream: &[u8]) -> Result<Vec<u8>, Beginning> {
         if wanted > MAX_HELLO_BYTES {
             return Err(Beginning::Malformed("the ClientHello is too long"));
         }
-        if message.len() >= MESSAGE_HEADER && message.len() >= wanted {
+        let Some(lacking @ 1..) = wanted.checked_sub(message.len()) else {
             message.truncate(wanted);
             return Ok(message);
+        };
+        if cut_off > 0 {
+            let header = if lacking > cut_off { RECORD_HEADER } else { 0 };
+            let more = lacking + header;
+            return Err(Beginning::Incomplete { more });
         }
-        let fragment = record(rest)?;
-        message.extend_from_slice(fragment.there);
-        match rest.get(RECORD_HEADER + fragment.whole..) {
-            Some(behind) => rest = behind,
-            // What is there may be wrong already.
-            None if message.first().is_some_and(|&kind| kind != CLIENT_HELLO) => {
-                return Err(Beginning::NotTls);
-            }
-            None => return Err(Beginning::Incomplete),
-        }
+        let (fragment, whole) = record(rest, lacking)?;
+        message.extend_from_slice(fragment);
+        cut_off = whole - fragment.len();
+        rest = &rest[RECORD_HEADER + fragment.len()..];
     }
 }
 
-struct Fragment<'a> {
-    there: &'a [u8],
-    whole: usize,
-}
-
-/// The first record of `stream`, as far as it has arrived.
-fn record(stream: &[u8]) -> Result<Fragment<'_>, Beginning> {
+/// What has arrived of the first record of `stream`, and how long it will be. The message lacks
+/// `lacking` bytes.
+fn record(stream: &[u8], lacking: usize) -> Result<(&[u8], usize), Beginning> {
     let header_so_far = &stream[..stream.len().min(RECORD_HEADER)];
     match header_so_far {
         [kind, ..] if *kind != HANDSHAKE_RECORD => return Err(Beginning::NotTls),
         [_, major, ..] if *major != 3 => return Err(Beginning::NotTls),
+        [_] => return Err(Beginning::Incomplete { more: 1 }),
         _ => {}
     }
     let &[_, _, _, high, low] = header_so_far else {
-        return Err(Beginning::Incomplete);
+        let more = RECORD_HEADER - header_so_far.len() + lacking;
+        return Err(Beginning::Incomplete { more });
     };
     let whole = usize::from(u16::from_be_bytes([high, low]));
     if whole == 0 || whole > MAX_RECORD_BYTES {
         return Err(Beginning::Malformed("a record has an impossible length"));
     }
     let body = &stream[RECORD_HEADER..];
-    Ok(Fragment {
-        there: &body[..whole.min(body.len())],
-        whole,
-    })
+    Ok((&body[..whole.min(body.len())], whole))
 }
 
 fn hello(message: &[u8]) -> Beginning {
@@ -266,8 +269,28 @@ mod tests {
         for bytes in [1, 7, 1 << 14] {
             let stream = in_records(&example(), bytes);
             for cut in 0..stream.len() {
-                assert_eq!(inspect(&stream[..cut]), Beginning::Incomplete, "{cut}");
+                let Beginning::Incomplete { more } = inspect(&stream[..cut]) else {
+                    panic!("{cut} of {}", stream.len());
+                };
+                assert!((1..=stream.len() - cut).contains(&more), "{cut}: {more}");
             }
+        }
+    }
+
+    /// Whoever looks again only when as many bytes have come as are lacking at least looks seldom,
+    /// whatever the records are.
+    #[test]
+    fn few_looks_are_enough() {
+        let hello = message(&[extension_of(51, &[9; 60_000])]);
+        for (bytes, most) in [(1 << 14, 12), (1000, 12), (10, 40), (5, 60), (1, 60)] {
+            let stream = in_records(&hello, bytes);
+            let stream = &stream[..stream.len().min(MAX_STREAM_BYTES)];
+            let (mut seen, mut looks) = (1, 1);
+            while let Beginning::Incomplete { more } = inspect(&stream[..seen]) {
+                seen += more;
+                looks += 1;
+            }
+            assert!(looks <= most, "{looks} for records of {bytes}");
         }
     }
 

@@ -53,7 +53,10 @@ pub(crate) struct Session {
 #[derive(Debug)]
 pub(crate) enum Phase {
     /// The client has not said yet what has to be known.
-    Hello,
+    Hello {
+        /// It is reported only when it has said more than a byte more.
+        is_patient: bool,
+    },
     /// All servers are full.
     Queued {
         pool: Arc<Pool>,
@@ -236,7 +239,7 @@ impl Session {
 impl Phase {
     pub(crate) const fn name(&self) -> &'static str {
         match self {
-            Self::Hello => "hello",
+            Self::Hello { .. } => "hello",
             Self::Queued { .. } => "queued",
             Self::Knocking { .. } | Self::Connecting { .. } => "connecting",
             Self::Relaying { .. } => "relaying",

@@ -184,3 +184,40 @@ fn a_client_that_leaves_before_it_has_said_enough_is_forgotten() {
     drop(stream);
     assert_eq!(setup.proxy.log(1)[0]["cause"], "client-gone");
 }
+
+/// How often the proxy's threads have gone to sleep.
+fn sleeps(proxy: &Proxy) -> u64 {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", proxy.pid().as_raw_nonzero())).unwrap();
+    let of_thread = |path: std::path::PathBuf| {
+        let status = std::fs::read_to_string(path.join("status")).unwrap();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        line.unwrap().trim().parse::<u64>().unwrap()
+    };
+    tasks.map(|task| of_thread(task.unwrap().path())).sum()
+}
+
+#[test]
+fn crumbs_are_not_looked_at_one_by_one() {
+    let setup = setup("to = \"d\"");
+    let hello = client_hello("a.example", &["h2"], 5_000, 1 << 14);
+    let mut stream = setup.proxy.connect();
+    stream.set_nodelay(true).unwrap();
+    let before = sleeps(&setup.proxy);
+    for crumb in &hello {
+        stream.write_all(&[*crumb]).unwrap();
+        // Time to look and to go to sleep again.
+        std::thread::sleep(std::time::Duration::from_micros(50));
+    }
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut back = Vec::new();
+    stream.read_to_end(&mut back).unwrap();
+    assert_eq!(back, [b"A", &hello[..]].concat());
+    let sleeps = sleeps(&setup.proxy) - before;
+    assert!(
+        sleeps < 60,
+        "{sleeps} for a hello of {} bytes",
+        hello.len()
+    );
+}

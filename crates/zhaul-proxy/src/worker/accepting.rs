@@ -183,7 +183,7 @@ impl Worker {
             listener,
             admission,
             introduction: None,
-            phase: Phase::Hello,
+            phase: Phase::Hello { is_patient: false },
             seen: EventFlags::empty(),
             story: Story {
                 began: self.now,

@@ -1,6 +1,6 @@
 //! From a client's arrival to a connection with a server.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
 use zhaul_service::Peer;
+use zhaul_sys::setsockopt::{self, IntOption};
 
 use super::Worker;
 use super::accepting::zhaul_errno;
@@ -46,7 +47,12 @@ impl Worker {
     pub(super) fn hello(&mut self, key: usize) {
         match self.read_hello(key) {
             Ok(Some(pool)) => {
-                let story = &mut self.sessions[key].story;
+                let session = &mut self.sessions[key];
+                if matches!(session.phase, Phase::Hello { is_patient: true }) {
+                    // The relay wants every byte at once.
+                    set_low_water(&session.client, 1);
+                }
+                let story = &mut session.story;
                 story.hello = Some(self.now.saturating_sub(story.began));
                 self.choose(key, &pool);
             }
@@ -85,7 +91,13 @@ impl Worker {
             return Ok(None);
         };
         match client_hello::inspect(seen) {
-            Beginning::Incomplete => Ok(None),
+            Beginning::Incomplete { more } => {
+                if matches!(session.peer, Peer::Ip(_)) {
+                    set_low_water(&session.client, seen.len() + more);
+                    session.phase = Phase::Hello { is_patient: true };
+                }
+                Ok(None)
+            }
             Beginning::NotTls => found(listener.default_pool()),
             Beginning::Malformed(why) => Err(End::BadHello(why)),
             Beginning::Hello(hello) => {
@@ -384,6 +396,14 @@ fn peek<'a>(client: &OwnedFd, buffer: &'a mut [u8]) -> Result<Option<&'a [u8]>, 
             Err(_) => return Err(End::ClientGone),
         }
     }
+}
+
+/// Has the kernel report the client only when it has sent so much that nobody has taken, or ended:
+/// one that sends its hello byte by byte would have it looked at as often. UNIX sockets do not know
+/// this. If it is refused, the hello is looked at more often, that is all.
+fn set_low_water(client: &OwnedFd, bytes: usize) {
+    let bytes = i32::try_from(bytes).unwrap_or(i32::MAX);
+    let _ = setsockopt::set(client.as_fd(), IntOption::ReceiveLowWater, bytes);
 }
 
 /// Takes bytes that were seen before.

@@ -34,7 +34,7 @@ impl Worker {
                 drop(server);
                 drop(place);
             }
-            Phase::Hello | Phase::Over => {}
+            Phase::Hello { .. } | Phase::Over => {}
         }
         if !matches!(end, End::Relay(_)) {
             reset(&session);

@@ -58,7 +58,7 @@ impl Worker {
             {
                 self.end(key, &End::ClientGone);
             }
-            (Phase::Hello, _) => self.hello(key),
+            (Phase::Hello { .. }, _) => self.hello(key),
             _ => {}
         }
     }
@@ -228,7 +228,7 @@ impl Worker {
 
     fn overdue(&mut self, key: usize) {
         match &self.sessions[key].phase {
-            Phase::Hello => self.end(key, &End::HelloTimeout),
+            Phase::Hello { .. } => self.end(key, &End::HelloTimeout),
             Phase::Queued { .. } => self.queue_timer(key),
             Phase::Knocking { .. } => self.knock_again(key),
             Phase::Connecting { .. } => self.connect_timed_out(key),
