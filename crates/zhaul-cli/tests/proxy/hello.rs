@@ -215,9 +215,5 @@ fn crumbs_are_not_looked_at_one_by_one() {
     stream.read_to_end(&mut back).unwrap();
     assert_eq!(back, [b"A", &hello[..]].concat());
     let sleeps = sleeps(&setup.proxy) - before;
-    assert!(
-        sleeps < 60,
-        "{sleeps} for a hello of {} bytes",
-        hello.len()
-    );
+    assert!(sleeps < 60, "{sleeps} for a hello of {} bytes", hello.len());
 }
