@@ -17,11 +17,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{SendFlags, SocketFlags};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, watch};
-use zhaul_service::{Peer, Trouble, Wake, counted_address};
+use zhaul_service::{AcceptBatch, Peer, Trouble, Wake, counted_address};
 
 use crate::config::Limits;
 use crate::server::Stop;
@@ -164,6 +165,8 @@ pub(crate) struct Acceptor {
     listener: OwnedFd,
     door: Arc<Door>,
     trouble: Trouble,
+    /// For whoever watches it level-triggered.
+    pub(crate) batch: AcceptBatch,
 }
 
 /// What one call of accept(2) came to.
@@ -184,6 +187,7 @@ impl Acceptor {
             listener,
             door,
             trouble: Trouble::default(),
+            batch: AcceptBatch::default(),
         }
     }
 
@@ -195,7 +199,10 @@ impl Acceptor {
                 let ip = address.and_then(|any| SocketAddr::try_from(any).ok());
                 self.admit(fd, ip.map_or(Peer::Unix, Peer::Ip))
             }
-            Err(Errno::AGAIN) => Attempt::Nobody,
+            Err(Errno::AGAIN) => {
+                self.batch.found_nobody();
+                Attempt::Nobody
+            }
             Err(errno) if must_rest(errno) => {
                 self.trouble.warn(|| {
                     format!("cannot accept a connection: {errno} (raise the limit on open files)")
@@ -254,6 +261,11 @@ pub(crate) async fn accept_loop(
             ready = acceptor.readable_mut() => ready,
         };
         let mut ready = ready?;
+        // Cheaper than to find nobody by accept(2), which makes a socket first.
+        if !is_readable(ready.get_inner()) {
+            ready.clear_ready();
+            continue;
+        }
         match ready.get_inner_mut().accept() {
             Attempt::Accepted(accepted) => {
                 let mailbox = &mailboxes[accepted.admission.worker];
@@ -267,6 +279,12 @@ pub(crate) async fn accept_loop(
             Attempt::Exhausted => tokio::time::sleep(REST).await,
         }
     }
+}
+
+/// Whether poll(2) reports the socket; true if it cannot be asked.
+fn is_readable(listener: &impl AsFd) -> bool {
+    let mut asked = [PollFd::new(listener, PollFlags::IN)];
+    !matches!(poll(&mut asked, Some(&Timespec::default())), Ok(0))
 }
 
 #[expect(

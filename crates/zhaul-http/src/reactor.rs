@@ -5,11 +5,11 @@
 //!
 //! The instance is nested: tokio watches it, edge-triggered, as one descriptor. So readiness is
 //! taken back only when a round has taken all there was, and everything in the instance is either
-//! edge-triggered itself or drained to EAGAIN before that.
+//! edge-triggered itself or not reported any more before that.
 //!
 //! [`FileSet::check`]: crate::entry::FileSet::check
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, RefCell, RefMut};
 use std::io;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
@@ -25,7 +25,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use zhaul_service::Wake;
 
-use crate::accept::{Acceptor, Attempt};
+use crate::accept::{Accepted, Acceptor, Attempt};
 use crate::answer::Next;
 use crate::attend::{Attended, Event, wait_for};
 use crate::clock::Clock;
@@ -42,8 +42,6 @@ const FIRST_LISTENER: u64 = 1 << 48;
 const EVENTS: usize = 256;
 /// What one connection gets of it; what is longer takes more than one recv.
 const SLICE_BYTES: usize = 4 * 1024;
-/// Connections accepted in one round before those that are there have their turn.
-const ACCEPTS_PER_ROUND: usize = 16;
 /// How long rounds go on before the sweep has its turn.
 const TURN_MS: u64 = SWEEP.as_millis() as u64;
 const NO_WAIT: Timespec = Timespec {
@@ -60,6 +58,8 @@ const SWEEP_TIMEOUT: Timespec = Timespec {
 #[derive(Debug)]
 pub(crate) struct Reactor {
     epoll: Arc<OwnedFd>,
+    /// Counts calls of epoll_wait.
+    rounds: Cell<u64>,
     /// Counts sets of requests that were received before any of them was answered.
     batch: Cell<u64>,
     /// Where the requests of one round are received, one behind the other.
@@ -81,6 +81,7 @@ impl Reactor {
         epoll::add(&*epoll, wake, EventData::new_u64(WAKE), flags)?;
         Ok(Self {
             epoll,
+            rounds: Cell::new(0),
             batch: Cell::new(0),
             receive: RefCell::new(vec![0; RECEIVE_BYTES].into_boxed_slice()),
             received: RefCell::default(),
@@ -98,6 +99,14 @@ impl Reactor {
     /// Names the requests that were received together.
     pub(crate) fn batch(&self) -> u64 {
         self.batch.get()
+    }
+
+    fn intake(&self) -> Intake<'_> {
+        Intake {
+            buffer: self.receive.borrow_mut(),
+            filled: 0,
+            received: self.received.borrow_mut(),
+        }
     }
 
     /// Takes listening sockets in.
@@ -142,6 +151,14 @@ impl Reactor {
                 None => false,
             });
     }
+}
+
+/// What was received in a round and is not answered yet.
+struct Intake<'a> {
+    /// Where the requests are, one behind the other.
+    buffer: RefMut<'a, Box<[u8]>>,
+    filled: usize,
+    received: RefMut<'a, Vec<Received>>,
 }
 
 /// Bytes that a connection has sent, for the time of one round.
@@ -217,48 +234,45 @@ impl Worker {
             Err(Errno::INTR) => return Ok(Round::default()),
             Err(errno) => return Err(errno.into()),
         }
+        self.reactor.rounds.set(self.reactor.rounds.get() + 1);
         let mut round = Round {
             taken: events.len(),
             ..Round::default()
         };
-        let mut buffer = self.reactor.receive.borrow_mut();
-        let mut received = self.reactor.received.borrow_mut();
-        let mut filled = 0;
+        let mut intake = self.reactor.intake();
         for event in events.drain(..) {
-            let key = match event.data.u64() {
-                WAKE => {
-                    round.woken = true;
-                    continue;
-                }
-                key @ FIRST_LISTENER.. => {
-                    round.backlog |= self.accept(key);
-                    continue;
-                }
-                key => key as usize,
-            };
-            if buffer.len() - filled < SLICE_BYTES {
-                self.answer_received(&buffer, &mut received);
-                filled = 0;
-            }
-            let slice = &mut buffer[filled..filled + SLICE_BYTES];
-            if let Some((connection, n)) = self.receive_reported(key, event.flags, slice) {
-                let bytes = filled..filled + n;
-                filled += n;
-                received.push(Received {
-                    key,
-                    connection,
-                    bytes,
-                });
+            match event.data.u64() {
+                WAKE => round.woken = true,
+                key @ FIRST_LISTENER.. => round.backlog |= self.accept(key, &mut intake),
+                key => self.take_in(key as usize, event.flags, &mut intake),
             }
         }
-        self.answer_received(&buffer, &mut received);
+        self.answer_received(&mut intake);
         Ok(round)
+    }
+
+    /// Takes in a connection that another thread has accepted.
+    pub(crate) fn welcome(self: &Rc<Self>, accepted: Accepted) {
+        let mut intake = self.reactor.intake();
+        self.begin_with(accepted, &mut intake);
+        self.answer_received(&mut intake);
+    }
+
+    /// Begins a connection with what its client has sent already, which may be all it ever will.
+    fn begin_with(self: &Rc<Self>, accepted: Accepted, intake: &mut Intake<'_>) {
+        let (key, connection) = self.adopt(accepted);
+        self.receive(key, connection, intake);
     }
 
     /// Answers what was received in this round. All of it was received before, so a look at a file
     /// from here on is later than every request that it serves.
-    fn answer_received(self: &Rc<Self>, buffer: &[u8], received: &mut Vec<Received>) {
+    fn answer_received(self: &Rc<Self>, intake: &mut Intake<'_>) {
         self.reactor.batch.set(self.reactor.batch.get() + 1);
+        let Intake {
+            buffer,
+            filled,
+            received,
+        } = intake;
         for Received {
             key,
             connection,
@@ -267,17 +281,15 @@ impl Worker {
         {
             self.attend(key, &connection, Some(&buffer[bytes]));
         }
+        *filled = 0;
     }
 
     /// Takes in what epoll reported of a connection, and receives from it if it is waiting for a
     /// request.
-    fn receive_reported(
-        self: &Rc<Self>,
-        key: usize,
-        flags: EventFlags,
-        buffer: &mut [u8],
-    ) -> Option<(Rc<Connection>, usize)> {
-        let connection = self.connections.borrow().get(key).map(Rc::clone)?;
+    fn take_in(self: &Rc<Self>, key: usize, flags: EventFlags, intake: &mut Intake<'_>) {
+        let Some(connection) = self.connections.borrow().get(key).map(Rc::clone) else {
+            return;
+        };
         connection.stream.note(flags);
         if let Some(task) = &*connection.task.borrow() {
             let gone = flags.intersects(EventFlags::HUP | EventFlags::ERR);
@@ -286,22 +298,48 @@ impl Worker {
                 task.abort();
             }
             connection.stream.wake();
-            return None;
+            return;
         }
         if !connection.stream.may_be_readable() {
-            return None;
+            return;
         }
         if !connection.input.borrow().bytes.is_empty() {
             // The rest of a request that came in pieces.
-            self.attend(key, &connection, None);
-            return None;
+            return self.attend(key, &connection, None);
         }
-        match connection.stream.try_recv(buffer) {
-            Ok(n @ 1..) => return Some((connection, n)),
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+        self.receive(key, connection, intake);
+    }
+
+    fn receive(self: &Rc<Self>, key: usize, connection: Rc<Connection>, intake: &mut Intake<'_>) {
+        if intake.buffer.len() - intake.filled < SLICE_BYTES {
+            self.answer_received(intake);
+        }
+        let free = intake.filled..intake.filled + SLICE_BYTES;
+        match connection.stream.try_recv(&mut intake.buffer[free]) {
+            Ok(n @ 1..) => {
+                let bytes = intake.filled..intake.filled + n;
+                intake.filled += n;
+                intake.received.push(Received {
+                    key,
+                    connection,
+                    bytes,
+                });
+            }
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                self.watch(key, &connection);
+            }
             Ok(0) | Err(_) => self.remove(key),
         }
-        None
+    }
+
+    /// Has the rest of a connection's life reported; false if that is over.
+    fn watch(&self, key: usize, connection: &Connection) -> bool {
+        let watched = connection.stream.watch();
+        if let Err(e) = &watched {
+            self.error_report(|| format!("cannot watch a connection: {e}"));
+            self.remove(key);
+        }
+        watched.is_ok()
     }
 
     /// Answers what a connection has sent, `received` first; what takes waiting gets a task.
@@ -313,27 +351,34 @@ impl Worker {
             return self.remove(key);
         };
         match event {
-            None => {}
+            None => {
+                self.watch(key, connection);
+            }
             Some(Event::Close | Event::Next(Next::Close)) => self.remove(key),
-            Some(event) => {
+            Some(event) if self.watch(key, connection) => {
                 let attended = Attended::new(self, key);
                 let task = wait_for(attended, Rc::clone(connection), event);
                 let task = tokio::task::spawn_local(task).abort_handle();
                 connection.task.replace(Some(task));
             }
+            Some(_) => {}
         }
     }
 
     /// Accepts some of those who wait; true if there may be more.
-    fn accept(self: &Rc<Self>, key: u64) -> bool {
+    fn accept(self: &Rc<Self>, key: u64, intake: &mut Intake<'_>) -> bool {
         let index = (key - FIRST_LISTENER) as usize;
-        for _ in 0..ACCEPTS_PER_ROUND {
+        let expected = match self.reactor.acceptors.borrow().get(index) {
+            Some(acceptor) => acceptor.batch.size(),
+            None => return false,
+        };
+        for _ in 0..expected {
             let attempt = match self.reactor.acceptors.borrow_mut().get_mut(index) {
                 Some(acceptor) => acceptor.accept(),
                 None => return false,
             };
             match attempt {
-                Attempt::Accepted(accepted) => self.adopt(accepted),
+                Attempt::Accepted(accepted) => self.begin_with(accepted, intake),
                 Attempt::Refused => {}
                 Attempt::Nobody => return false,
                 Attempt::Exhausted => {
@@ -343,6 +388,9 @@ impl Worker {
                     return false;
                 }
             }
+        }
+        if let Some(acceptor) = self.reactor.acceptors.borrow_mut().get_mut(index) {
+            acceptor.batch.filled(self.reactor.rounds.get());
         }
         true
     }

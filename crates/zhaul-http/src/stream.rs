@@ -43,34 +43,41 @@ const READABLE: u8 = 1;
 const WRITABLE: u8 = 2;
 /// The peer has ended its side, or the connection is broken: readable for ever.
 const ENDED: u8 = 4;
+/// The reactor reports it.
+const WATCHED: u8 = 8;
 /// The reactor reports when it becomes writable.
-const WATCHES_WRITABLE: u8 = 8;
+const WATCHES_WRITABLE: u8 = 16;
 
 const WATCH_READABLE: EventFlags = EventFlags::IN
     .union(EventFlags::RDHUP)
     .union(EventFlags::ET);
 
 impl Stream {
-    /// Registers a new connection with the epoll instance `reactor`, which will report it as
-    /// `key`. It counts as writable until a send says otherwise, and then the reactor is told to
-    /// watch that, too: most connections never get there, and would cause an event each.
-    pub(crate) fn register(
-        fd: OwnedFd,
-        is_tcp: bool,
-        reactor: &Arc<OwnedFd>,
-        key: u64,
-    ) -> io::Result<Self> {
-        epoll::add(reactor, &fd, EventData::new_u64(key), WATCH_READABLE)?;
-        let ready = AtomicU8::new(WRITABLE);
-        let reactor = Arc::clone(reactor);
-        Ok(Self {
+    /// A new connection, which the epoll instance `reactor` will report as `key` once it is
+    /// [watched](Self::watch). It counts as readable and writable until a call says otherwise.
+    pub(crate) fn new(fd: OwnedFd, is_tcp: bool, reactor: &Arc<OwnedFd>, key: u64) -> Self {
+        Self {
             fd,
             is_tcp,
-            ready,
+            ready: AtomicU8::new(READABLE | WRITABLE),
             waiting: Mutex::default(),
-            reactor,
+            reactor: Arc::clone(reactor),
             key,
-        })
+        }
+    }
+
+    /// Has the reactor report what happens, from now on; what has happened is reported at once.
+    ///
+    /// A connection that is answered and closed in the round in which it was accepted never gets
+    /// here, which saves it three calls. Writability is not watched: few connections ever wait for
+    /// it, and it would cause each an event.
+    pub(crate) fn watch(&self) -> io::Result<()> {
+        if !self.is(WATCHED) {
+            let key = EventData::new_u64(self.key);
+            epoll::add(&*self.reactor, &self.fd, key, WATCH_READABLE)?;
+            self.ready.fetch_or(WATCHED, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// Takes in what epoll reported.
@@ -201,6 +208,7 @@ impl Stream {
         self.is_tcp
     }
 
+    /// Has the reactor report when it becomes writable, too.
     fn watch_writable(&self) -> io::Result<()> {
         if self.ready.fetch_or(WATCHES_WRITABLE, Ordering::Relaxed) & WATCHES_WRITABLE == 0 {
             // Modifying an edge-triggered registration reports what is ready at that moment, so

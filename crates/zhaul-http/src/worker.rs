@@ -121,7 +121,7 @@ impl Worker {
         while !told_to_stop && !reacting.is_finished() {
             tokio::select! {
                 accepted = next_of(&mut inbox) => match accepted {
-                    Some(accepted) => self.adopt(accepted),
+                    Some(accepted) => self.welcome(accepted),
                     None => break,
                 },
                 _ = sweep.tick() => self.sweep(),
@@ -143,7 +143,7 @@ impl Worker {
         self.draining.set(true);
         // Accepted before the socket was closed: these clients were promised an answer.
         while let Some(Ok(accepted)) = inbox.as_mut().map(mpsc::UnboundedReceiver::try_recv) {
-            self.adopt(accepted);
+            self.welcome(accepted);
         }
         self.close_idle();
         let deadline = Instant::now() + self.site.config.limits.drain_timeout;
@@ -151,7 +151,7 @@ impl Worker {
         while !self.connections.borrow().is_empty() {
             tokio::select! {
                 () = self.one_less.notified() => {}
-                Some(accepted) = next_of(&mut inbox) => self.adopt(accepted),
+                Some(accepted) = next_of(&mut inbox) => self.welcome(accepted),
                 _ = sweep.tick() => self.sweep(),
                 _ = stop.wait_for(|stop| *stop == Stop::Now) => break,
                 () = tokio::time::sleep_until(deadline) => break,
@@ -193,7 +193,8 @@ impl Worker {
         self.draining.get()
     }
 
-    pub(crate) fn adopt(self: &Rc<Self>, accepted: Accepted) {
+    /// Makes a place for a new connection.
+    pub(crate) fn adopt(&self, accepted: Accepted) -> (usize, Rc<Connection>) {
         let Accepted {
             fd,
             peer,
@@ -202,15 +203,14 @@ impl Worker {
         let is_tcp = matches!(peer, Peer::Ip(_));
         let mut connections = self.connections.borrow_mut();
         let entry = connections.vacant_entry();
-        match Stream::register(fd, is_tcp, self.reactor.epoll(), entry.key() as u64) {
-            Ok(stream) => {
-                if let Err(e) = self.site.pace(&stream) {
-                    tracing::warn!("cannot limit the rate of a connection: {e}");
-                }
-                entry.insert(Rc::new(Connection::new(stream, peer, admission)));
-            }
-            Err(e) => tracing::warn!("cannot watch a new connection: {e}"),
+        let key = entry.key();
+        let stream = Stream::new(fd, is_tcp, self.reactor.epoll(), key as u64);
+        if let Err(e) = self.site.pace(&stream) {
+            tracing::warn!("cannot limit the rate of a connection: {e}");
         }
+        let connection = Rc::new(Connection::new(stream, peer, admission));
+        entry.insert(Rc::clone(&connection));
+        (key, connection)
     }
 
     fn sweep(&self) {

@@ -14,8 +14,8 @@ use crate::config::Balance;
 /// What is known about a server at the moment of choosing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Candidate {
-    /// Its share; 0 takes none. Less than configured while it starts slowly.
-    pub weight: u32,
+    /// How much it takes next to the others: its weight, or less while it starts slowly; 0 is none.
+    pub share: u32,
     /// Connections it has now.
     pub connections: usize,
     /// Connections it may have; 0 means no limit.
@@ -32,7 +32,7 @@ pub struct Candidate {
 
 impl Candidate {
     fn is_usable(&self) -> bool {
-        self.up && self.weight > 0
+        self.up && self.share > 0
     }
 
     fn is_full(&self) -> bool {
@@ -112,14 +112,14 @@ impl Balancer {
         chosen.map_or(Choice::Down, Choice::Server)
     }
 
-    /// Smooth weighted round robin: everybody earns its weight, whoever has most pays for all.
+    /// Smooth weighted round robin: everybody earns its share, whoever has most pays for all.
     fn round_robin<'a>(&self, open: impl Iterator<Item = (usize, &'a Candidate)>) -> Option<usize> {
         let mut credit = self.credit.lock().unwrap_or_else(PoisonError::into_inner);
         let mut total = 0;
         let mut best: Option<(usize, usize)> = None;
         for (index, candidate) in open {
-            let weight = i64::from(candidate.weight);
-            total += weight;
+            let share = i64::from(candidate.share);
+            total += share;
             let place = match credit.iter().position(|&(id, _)| id == candidate.identity) {
                 Some(place) => place,
                 None => {
@@ -127,7 +127,7 @@ impl Balancer {
                     credit.len() - 1
                 }
             };
-            credit[place].1 += weight;
+            credit[place].1 += share;
             if best.is_none_or(|(_, other)| credit[place].1 > credit[other].1) {
                 best = Some((index, place));
             }
@@ -143,14 +143,14 @@ fn least_connections<'a>(open: impl Iterator<Item = (usize, &'a Candidate)>) -> 
         .map(|(index, _)| index)
 }
 
-/// Compares what each would carry for its weight if it took one more.
+/// Compares what each would carry for its share if it took one more.
 fn load_order(a: &Candidate, b: &Candidate) -> std::cmp::Ordering {
     let load =
-        |c: &Candidate, other: &Candidate| (c.connections as u128 + 1) * u128::from(other.weight);
+        |c: &Candidate, other: &Candidate| (c.connections as u128 + 1) * u128::from(other.share);
     load(a, b).cmp(&load(b, a))
 }
 
-/// Two different ones, each drawn by weight; the less loaded.
+/// Two different ones, each drawn by share; the less loaded.
 fn random_of_two(open: &[(usize, &Candidate)], random: &mut fastrand::Rng) -> Option<usize> {
     let first = draw(open, None, random)?;
     let Some(second) = draw(open, Some(first), random) else {
@@ -173,13 +173,13 @@ fn draw(
             .enumerate()
             .filter(move |&(place, _)| Some(place) != without)
     };
-    let total: u64 = eligible().map(|(_, (_, c))| u64::from(c.weight)).sum();
+    let total: u64 = eligible().map(|(_, (_, c))| u64::from(c.share)).sum();
     if total == 0 {
         return None;
     }
     let mut ticket = random.u64(0..total);
     for (place, (_, candidate)) in eligible() {
-        match ticket.checked_sub(u64::from(candidate.weight)) {
+        match ticket.checked_sub(u64::from(candidate.share)) {
             Some(rest) => ticket = rest,
             None => return Some(place),
         }
@@ -198,7 +198,7 @@ fn by_source<'a>(
         let hash = HASH.hash_one((client, c.identity));
         // From 0 to 1, both excluded.
         let uniform = ((hash >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
-        -f64::from(c.weight) / uniform.ln()
+        -f64::from(c.share) / uniform.ln()
     };
     open.max_by(|(_, a), (_, b)| score(a).total_cmp(&score(b)))
         .map(|(index, _)| index)
@@ -212,7 +212,7 @@ mod tests {
 
     fn candidate(name: &str, weight: u32) -> Candidate {
         Candidate {
-            weight,
+            share: weight,
             connections: 0,
             max_connections: 0,
             up: true,

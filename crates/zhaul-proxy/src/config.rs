@@ -138,7 +138,7 @@ pub struct Pool {
     pub keepalive: Option<Keepalive>,
     /// `TCP_USER_TIMEOUT` towards servers.
     pub user_timeout: Option<Duration>,
-    /// Send the client's first bytes with the SYN (`TCP_FASTOPEN_CONNECT`).
+    /// Send the PROXY header with the SYN (`TCP_FASTOPEN_CONNECT`).
     pub fast_open: bool,
     /// How servers are checked.
     pub check: Option<Check>,

@@ -5,6 +5,10 @@ use std::time::Duration;
 
 use crate::config::{Check, Passive};
 
+/// The share of a server with a weight of 1. Weights are small numbers, mostly 1, and a server that
+/// starts slowly has less than that.
+pub const SHARE: u32 = 256;
+
 /// The state of one server.
 #[derive(Clone, Debug)]
 pub struct Health {
@@ -165,17 +169,19 @@ impl Health {
         }
     }
 
-    /// Its share now: it rises to `weight` within `slow_start` after the server came back.
-    pub fn weight(&self, weight: u32, slow_start: Duration, now: Duration) -> u32 {
+    /// Its share now, in parts of [`SHARE`]: it rises to `weight` within `slow_start` after the
+    /// server came back.
+    pub fn share(&self, weight: u32, slow_start: Duration, now: Duration) -> u32 {
+        let whole = weight * SHARE;
         let Some(since) = self.came_back.map(|back| now.saturating_sub(back)) else {
-            return weight;
+            return whole;
         };
-        if weight == 0 || since >= slow_start {
-            return weight;
+        if whole == 0 || since >= slow_start {
+            return whole;
         }
         let part = since.as_secs_f64() / slow_start.as_secs_f64();
         // Never nothing, or it would not start at all.
-        ((f64::from(weight) * part) as u32).max(1)
+        ((f64::from(whole) * part) as u32).max(1)
     }
 }
 
@@ -302,11 +308,16 @@ mod tests {
     fn a_server_that_came_back_starts_slowly() {
         let slow = Duration::from_secs(10);
         let mut health = Health::default();
-        assert_eq!(health.weight(100, slow, NOW), 100);
+        assert_eq!(health.share(100, slow, NOW), 100 * SHARE);
         health.came_back = Some(NOW);
-        let after = |seconds| health.weight(100, slow, NOW + Duration::from_secs(seconds));
-        assert_eq!([0, 1, 5, 10].map(after), [1, 10, 50, 100]);
-        assert_eq!(health.weight(0, slow, NOW), 0);
-        assert_eq!(health.weight(100, Duration::ZERO, NOW), 100);
+        let after = |seconds| health.share(100, slow, NOW + Duration::from_secs(seconds));
+        assert_eq!([0, 1, 5, 10].map(after), [1, 2560, 12_800, 25_600]);
+        // A weight of 1, as most servers have, is no reason to start at once.
+        assert_eq!(
+            health.share(1, slow, NOW + Duration::from_secs(5)),
+            SHARE / 2
+        );
+        assert_eq!(health.share(0, slow, NOW), 0);
+        assert_eq!(health.share(100, Duration::ZERO, NOW), 100 * SHARE);
     }
 }

@@ -148,7 +148,7 @@ impl Pool {
             let config = &self.config.servers[index];
             let health = server.health();
             Candidate {
-                weight: health.weight(server.weight(config), slow_start, now),
+                share: health.share(server.weight(config), slow_start, now),
                 connections: server.connections(),
                 max_connections: config.max_connections,
                 up: health.status(now) == Status::Up && !server.endpoints().is_empty(),

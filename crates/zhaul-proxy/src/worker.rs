@@ -21,7 +21,7 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 use slab::Slab;
 use zhaul::relay::{Resources, Side};
-use zhaul_service::{LogSender, Trouble};
+use zhaul_service::{AcceptBatch, LogSender, Trouble};
 
 use crate::client_hello::MAX_STREAM_BYTES;
 use crate::connect;
@@ -40,8 +40,6 @@ const WAKE: u64 = u64::MAX;
 const FIRST_SOCKET: u64 = 0xffff_ffff_0000_0000;
 /// Timers of sessions that have ended are thrown out when there are so many more than sessions.
 const TIMERS_TO_SPARE: usize = 1024;
-/// Connections accepted at most before those that are there have their turn.
-const ACCEPTS_PER_ROUND: usize = 16;
 /// How long log lines are held back.
 const FLUSH_EVERY: Duration = Duration::from_millis(500);
 
@@ -89,10 +87,7 @@ struct Listening {
     is_tcp: bool,
     /// Connections may wait there from before it had the options of this configuration.
     has_older: bool,
-    /// How many are accepted at the next report.
-    batch: usize,
-    /// The last round in which so many were there.
-    filled_in: u64,
+    batch: AcceptBatch,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -310,8 +305,7 @@ impl Worker {
                 socket: socket.clone(),
                 rests_until: None,
                 is_tcp: connect::is_tcp(&socket.listening.fd),
-                batch: ACCEPTS_PER_ROUND,
-                filled_in: 0,
+                batch: AcceptBatch::default(),
                 has_older: true,
             });
             self.watch_socket(self.sockets.len() - 1)?;

@@ -1,7 +1,8 @@
-//! What the servers of zhaul share: addresses and listening sockets, the way of log lines to the
+//! What the servers of zhaul share: addresses, listening sockets and accepting, the way of log lines to the
 //! disk, waking a worker, reporting trouble without flooding anybody.
 #![forbid(unsafe_code)]
 
+mod accept_batch;
 mod addr;
 mod limits;
 mod listen;
@@ -10,6 +11,7 @@ mod peer;
 mod trouble;
 mod wake;
 
+pub use accept_batch::AcceptBatch;
 pub use addr::ListenAddr;
 pub use limits::raise_open_files;
 pub use listen::{Bound, ListenError, Listener, Options, SocketPath};

@@ -84,6 +84,52 @@ fn without_its_check_a_server_is_up_again() {
 }
 
 #[test]
+fn a_server_that_came_back_starts_slowly() {
+    let good = Arc::new(AtomicBool::new(true));
+    let (steady, back) = (moody(&Arc::new(AtomicBool::new(true))), moody(&good));
+    let config = |balance: &str| {
+        format!(
+            "[listeners.l]\nlisten = \"127.0.0.1:0\"\nto = \"p\"\n\
+             [pools.p]\nbalance = \"{balance}\"\nslow_start = \"1h\"\npassive = false\n\
+             servers = [{{ name = \"steady\", address = \"{}\" }}, {{ name = \"s\", address = \"{}\" }}]\n\
+             check = {{ send = \"PING\\r\\n\", expect = \"+PONG\", interval = \"20ms\", fall = 1, rise = 1 }}\n",
+            steady.address, back.address
+        )
+    };
+    for balance in ["round-robin", "random-of-two"] {
+        let proxy = configured(&config(balance));
+        let sessions = |name: &str| -> u64 {
+            let answer = proxy.admin("servers");
+            let line = answer.lines().find(|line| line.starts_with(name)).unwrap();
+            line.split(' ').nth(4).unwrap().parse().unwrap()
+        };
+        let forty = || {
+            let before = sessions("p/s ");
+            for _ in 0..40 {
+                let mut client = proxy.connect();
+                client.write_all(b"PING\r\n").unwrap();
+                client.read_to_string(&mut String::new()).unwrap();
+            }
+            sessions("p/s ") - before
+        };
+        // Nothing is slow that was never away.
+        assert!(forty() >= 10, "{balance}");
+        good.store(false, Ordering::Relaxed);
+        eventually("it is down", || status(&proxy) == "down");
+        good.store(true, Ordering::Relaxed);
+        eventually("it is up", || status(&proxy) == "up");
+        let weight = |proxy: &Proxy| {
+            let answer = proxy.admin("servers");
+            let line = answer.lines().find(|line| line.starts_with("p/s "));
+            line.unwrap().split(' ').nth(2).unwrap().to_owned()
+        };
+        assert_eq!(weight(&proxy), "0", "{balance}: less than a hundredth");
+        // One connection may be due from before.
+        assert!(forty() <= 4, "{balance}");
+    }
+}
+
+#[test]
 fn a_server_that_says_nothing_fails_its_check_in_time() {
     let server = Servers::start(|mut stream| {
         let _ = stream.read_to_end(&mut Vec::new());

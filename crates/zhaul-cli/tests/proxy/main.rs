@@ -2,9 +2,9 @@
 //! arrives is compared with what was sent, byte by byte.
 //!
 //! One binary, because each integration test file is a link step of its own. The modules follow the
-//! promises: what is relayed ([`relaying`], [`soak`]), where it goes ([`choosing`], [`headers`],
-//! [`hello`], [`health`]), who may come ([`limits`]), what the operator can do ([`startup`],
-//! [`operating`]), and real programs ([`programs`]).
+//! promises: what is relayed ([`relaying`], [`pressure`], [`soak`]), where it goes ([`choosing`],
+//! [`headers`], [`hello`], [`health`], [`addresses`], [`namespace`]), who may come ([`limits`]), what
+//! the operator can do ([`startup`], [`operating`]), and real programs ([`programs`]).
 //!
 //! Each test has servers and a proxy of its own, on ports that the kernel chose, so that all run in
 //! parallel. A test that lacks what it needs prints `SKIP name: reason`.
@@ -22,6 +22,7 @@ mod headers;
 mod health;
 mod hello;
 mod limits;
+mod namespace;
 mod operating;
 mod pressure;
 mod programs;

@@ -1,4 +1,4 @@
-//! A thousand connections that behave badly: what is delivered is a prefix of what was sent, whole
+//! Thousands of connections that behave badly: what is delivered is a prefix of what was sent, whole
 //! if both sides closed in order, and nothing is left over.
 
 use std::collections::HashMap;
@@ -290,7 +290,7 @@ fn soaked(wrapper: &[&str], sessions: u64, at_once: usize) {
 
 #[test]
 fn whatever_peers_do_streams_are_prefixes_and_nothing_is_left() {
-    soaked(&[], 1000, 32);
+    soaked(&[], 2000, 64);
 }
 
 #[test]

@@ -4,6 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use rustix::process::Signal;
+
 use crate::support::{Client, Files, Serve, Server, eventually, has_program, pattern, skip};
 
 /// A server under strace; `None` says why that is not possible here.
@@ -244,6 +246,52 @@ fn a_resident_small_file_costs_four_calls_at_most() {
             summary(&calls)
         );
     }
+}
+
+#[test]
+fn a_client_that_asks_and_leaves_is_never_registered() {
+    const NAME: &str = "a_client_that_asks_and_leaves_is_never_registered";
+    const CLIENTS: usize = 20;
+    let files = Files::with(&[("small.html", &pattern(4000))]);
+    let (server, trace) = match traced(&files, &["--workers", "1"]) {
+        Ok(traced) => traced,
+        Err(why) => skip!(NAME, "{why}"),
+    };
+    let mut marker = server.connect();
+    marker.get("/small.html").assert_status(200);
+    fs::write(&trace, "").unwrap();
+    let calls = calls_between_marks(&mut marker, &trace, |_| {
+        // Stopped, it finds all of them with their requests when it goes on.
+        server.signal(Signal::STOP);
+        let state = format!("/proc/{}/stat", server.pid().as_raw_nonzero());
+        eventually("it is stopped", || {
+            let stat = fs::read_to_string(&state).unwrap();
+            stat.contains(") T ") || stat.contains(") t ")
+        });
+        let mut clients: Vec<_> = (0..CLIENTS).map(|_| server.connect()).collect();
+        for client in &mut clients {
+            client.ask("GET", "/small.html", &[("Connection", "close")]);
+        }
+        server.signal(Signal::CONT);
+        for client in &mut clients {
+            client
+                .answer()
+                .assert_status(200)
+                .assert_body(&pattern(4000));
+            client.assert_ended();
+        }
+    });
+    let counts = summary(&calls);
+    let of = |name| counts.get(name).copied().unwrap_or(0);
+    assert_eq!(
+        (of("recvfrom"), of("sendto"), of("epoll_ctl")),
+        (CLIENTS, CLIENTS, 0),
+        "{counts:?}"
+    );
+    assert!(
+        of("accept4") <= CLIENTS + 2,
+        "hardly one in vain: {counts:?}"
+    );
 }
 
 /// How often each call was made.

@@ -15,7 +15,7 @@ use zhaul::relay::{Stats, Way};
 use zhaul_service::Listener;
 
 use super::{converse, unix_listener};
-use crate::health::Wish;
+use crate::health::{SHARE, Wish};
 use crate::mailbox::Letter;
 use crate::pool::Pool;
 use crate::proxy::Shared;
@@ -105,11 +105,11 @@ fn servers(shared: &Shared) -> String {
     );
     for pool in site.pools.values() {
         for (server, config) in pool.servers.iter().zip(&pool.config.servers) {
-            let (status, weight) = {
+            let (status, share) = {
                 let health = server.health();
                 let weight = server.weight(config);
                 let slow_start = pool.config.slow_start;
-                (health.status(now), health.weight(weight, slow_start, now))
+                (health.status(now), health.share(weight, slow_start, now))
             };
             let totals = server.counts.totals();
             let endpoints = server.endpoints();
@@ -118,6 +118,8 @@ fn servers(shared: &Shared) -> String {
             } else {
                 status.name()
             };
+            // Two digits tell a slow start from its end.
+            let weight = f64::from(share * 100 / SHARE) / 100.0;
             // Writing to a string does not fail.
             let _ = writeln!(
                 out,

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use rustix::net::SocketFlags;
 use zhaul_service::Peer;
 
-use super::{ACCEPTS_PER_ROUND, FIRST_SOCKET, Worker, name_of};
+use super::{FIRST_SOCKET, Worker, name_of};
 use crate::connect;
 use crate::gate::Admission;
 use crate::session::{End, Phase, Session, Story};
@@ -25,15 +25,11 @@ static NUMBER: AtomicU64 = AtomicU64::new(1);
 
 impl Worker {
     /// Accepts some of those who wait.
-    ///
-    /// To find nobody is no small thing: accept(2) makes a socket before it looks, which costs
-    /// several µs. So it is called once for each report, and more often only while reports follow
-    /// one upon the other.
     pub(super) fn accept(&mut self, index: usize) {
         let Some(listening) = self.sockets.get(index) else {
             return;
         };
-        for _ in 0..listening.batch {
+        for _ in 0..listening.batch.size() {
             let Some(listening) = self.sockets.get(index) else {
                 return;
             };
@@ -61,7 +57,7 @@ impl Worker {
                 }
                 Err(Errno::AGAIN) => {
                     let listening = &mut self.sockets[index];
-                    listening.batch = 1;
+                    listening.batch.found_nobody();
                     listening.has_older = false;
                     return listener.gate.give_token_back();
                 }
@@ -81,19 +77,9 @@ impl Worker {
             }
             listener.gate.give_token_back();
         }
-        self.filled(index);
-    }
-
-    /// As many were there as were expected.
-    fn filled(&mut self, index: usize) {
-        let round = self.round;
-        let Some(listening) = self.sockets.get_mut(index) else {
-            return;
-        };
-        if listening.filled_in + 1 >= round {
-            listening.batch = (2 * listening.batch).min(ACCEPTS_PER_ROUND);
+        if let Some(listening) = self.sockets.get_mut(index) {
+            listening.batch.filled(self.round);
         }
-        listening.filled_in = round;
     }
 
     /// Takes a place and a token for a connection before it is accepted, so that workers that accept

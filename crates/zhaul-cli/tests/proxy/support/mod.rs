@@ -10,7 +10,7 @@ pub(crate) mod proxy;
 pub(crate) mod servers;
 
 pub(crate) use proxy::{Proxy, binary, configured, simple, try_configured};
-pub(crate) use servers::{Servers, answer_lines};
+pub(crate) use servers::{Servers, answer_lines, echo};
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
