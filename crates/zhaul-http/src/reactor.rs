@@ -58,7 +58,7 @@ const SWEEP_TIMEOUT: Timespec = Timespec {
 #[derive(Debug)]
 pub(crate) struct Reactor {
     epoll: Arc<OwnedFd>,
-    /// Counts calls of epoll_wait.
+    /// Counts calls of epoll_wait that told all there was.
     rounds: Cell<u64>,
     /// Counts sets of requests that were received before any of them was answered.
     batch: Cell<u64>,
@@ -220,7 +220,7 @@ impl Worker {
 
     /// Whether the runtime has nothing to wait for.
     fn may_sleep(&self) -> bool {
-        self.attending.get() == 0 && !self.is_draining()
+        self.attending.get() == 0 && !self.is_draining() && !self.has_mail.get()
     }
 
     /// Waits for events and handles them.
@@ -234,7 +234,10 @@ impl Worker {
             Err(Errno::INTR) => return Ok(Round::default()),
             Err(errno) => return Err(errno.into()),
         }
-        self.reactor.rounds.set(self.reactor.rounds.get() + 1);
+        let told_all = u64::from(events.len() < EVENTS);
+        self.reactor
+            .rounds
+            .set(self.reactor.rounds.get() + told_all);
         let mut round = Round {
             taken: events.len(),
             ..Round::default()

@@ -68,6 +68,8 @@ pub(crate) struct Worker {
     one_less: Notify,
     /// Connections with a task.
     pub(crate) attending: Cell<usize>,
+    /// Connections that another thread has accepted wait to be taken in.
+    pub(crate) has_mail: Cell<bool>,
     trouble: RefCell<Trouble>,
 }
 
@@ -101,6 +103,7 @@ impl Worker {
             draining: Cell::new(false),
             one_less: Notify::new(),
             attending: Cell::new(0),
+            has_mail: Cell::new(false),
             trouble: RefCell::default(),
         }))
     }
@@ -121,7 +124,12 @@ impl Worker {
         while !told_to_stop && !reacting.is_finished() {
             tokio::select! {
                 accepted = next_of(&mut inbox) => match accepted {
-                    Some(accepted) => self.welcome(accepted),
+                    Some(accepted) => {
+                        self.welcome(accepted);
+                        // The runtime interrupts a task that always finds something.
+                        let has_mail = inbox.as_ref().is_some_and(|inbox| !inbox.is_empty());
+                        self.has_mail.set(has_mail);
+                    }
                     None => break,
                 },
                 _ = sweep.tick() => self.sweep(),

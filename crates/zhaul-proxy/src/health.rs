@@ -172,7 +172,7 @@ impl Health {
     /// Its share now, in parts of [`SHARE`]: it rises to `weight` within `slow_start` after the
     /// server came back.
     pub fn share(&self, weight: u32, slow_start: Duration, now: Duration) -> u32 {
-        let whole = weight * SHARE;
+        let whole = weight.saturating_mul(SHARE);
         let Some(since) = self.came_back.map(|back| now.saturating_sub(back)) else {
             return whole;
         };

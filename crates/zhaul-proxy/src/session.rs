@@ -54,8 +54,8 @@ pub(crate) struct Session {
 pub(crate) enum Phase {
     /// The client has not said yet what has to be known.
     Hello {
-        /// It is reported only when it has said more than a byte more.
-        is_patient: bool,
+        /// It is reported when it has said so many bytes; 0 is as the kernel has it.
+        low_water: usize,
     },
     /// All servers are full.
     Queued {

@@ -38,7 +38,8 @@ impl AcceptBatch {
         self.size
     }
 
-    /// As many were there as were expected. `round` counts calls of epoll_wait(2).
+    /// As many were there as were expected. `round` counts calls of epoll_wait(2) that told all there
+    /// was to tell: of a long list the kernel tells a part, and then the socket's turn comes later.
     pub fn filled(&mut self, round: u64) {
         let follows = self.filled_in + 1 >= round;
         self.in_a_row = if follows { self.in_a_row + 1 } else { 1 };

@@ -370,6 +370,10 @@ fn every_route_can_be_asked_for_and_moves_a_range() {
 fn a_file_may_lose_its_name_at_any_moment() {
     let bytes = pattern(2_000_000);
     for dir in ["/var/tmp", "/dev/shm"] {
+        if !std::path::Path::new(dir).is_dir() {
+            println!("SKIP a_file_may_lose_its_name_at_any_moment: there is no {dir}");
+            continue;
+        }
         for round in 0..150_u64 {
             let named = tempfile::NamedTempFile::new_in(dir).unwrap();
             named.as_file().write_all_at(&bytes, 0).unwrap();

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 
+use crate::support::process::cpu_time;
 use crate::support::{Proxy, Servers, attempt, configured};
 
 fn extension(kind: u16, body: &[u8]) -> Vec<u8> {
@@ -200,8 +201,8 @@ fn sleeps(proxy: &Proxy) -> u64 {
 
 #[test]
 fn crumbs_are_not_looked_at_one_by_one() {
-    let setup = setup("to = \"d\"");
-    let hello = client_hello("a.example", &["h2"], 5_000, 1 << 14);
+    let setup = setup("to = \"d\"\nhello_timeout = \"60s\"");
+    let hello = client_hello("a.example", &["h2"], 2_000, 1 << 14);
     let mut stream = setup.proxy.connect();
     stream.set_nodelay(true).unwrap();
     let before = sleeps(&setup.proxy);
@@ -215,5 +216,36 @@ fn crumbs_are_not_looked_at_one_by_one() {
     stream.read_to_end(&mut back).unwrap();
     assert_eq!(back, [b"A", &hello[..]].concat());
     let sleeps = sleeps(&setup.proxy) - before;
-    assert!(sleeps < 60, "{sleeps} for a hello of {} bytes", hello.len());
+    assert!(sleeps < 40, "{sleeps} for a hello of {} bytes", hello.len());
+}
+
+/// The kernel reports these again and again to whoever asks it to wait for more: what lies behind an
+/// urgent mark is there and cannot be peeked at, and a full buffer is told of however much is wanted.
+#[test]
+fn a_hello_that_stays_unfinished_costs_nothing() {
+    let setup = setup("to = \"d\"\nhello_timeout = \"60s\"");
+    let mut urgent = setup.proxy.connect();
+    urgent.write_all(&[22, 3, 1, 2, 0, 1, 0]).unwrap();
+    rustix::net::send(&urgent, b"!", rustix::net::SendFlags::OOB).unwrap();
+    urgent.write_all(&[0; 600]).unwrap();
+    let mut full = setup.proxy.connect();
+    full.set_nodelay(true).unwrap();
+    full.set_write_timeout(Some(std::time::Duration::from_secs(1)))
+        .unwrap();
+    let hello = client_hello("a.example", &[], 65_000, 1 << 14);
+    for piece in hello[..hello.len() - 1].chunks(100) {
+        if full.write_all(piece).is_err() {
+            break;
+        }
+    }
+    // Until the last of it has come.
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    let began = cpu_time(setup.proxy.pid());
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    let spent = cpu_time(setup.proxy.pid()) - began;
+    assert!(
+        spent <= std::time::Duration::from_millis(100),
+        "{spent:?} while nothing came"
+    );
+    assert!(setup.proxy.admin("sessions").contains("hello"));
 }

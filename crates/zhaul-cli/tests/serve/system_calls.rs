@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use rustix::process::Signal;
 
@@ -263,10 +264,12 @@ fn a_client_that_asks_and_leaves_is_never_registered() {
     let calls = calls_between_marks(&mut marker, &trace, |_| {
         // Stopped, it finds all of them with their requests when it goes on.
         server.signal(Signal::STOP);
-        let state = format!("/proc/{}/stat", server.pid().as_raw_nonzero());
+        // All of its threads, and not only because strace looks at one of them.
         eventually("it is stopped", || {
-            let stat = fs::read_to_string(&state).unwrap();
-            stat.contains(") T ") || stat.contains(") t ")
+            is_stopped(&server) && {
+                std::thread::sleep(Duration::from_millis(10));
+                is_stopped(&server)
+            }
         });
         let mut clients: Vec<_> = (0..CLIENTS).map(|_| server.connect()).collect();
         for client in &mut clients {
@@ -292,6 +295,15 @@ fn a_client_that_asks_and_leaves_is_never_registered() {
         of("accept4") <= CLIENTS + 2,
         "hardly one in vain: {counts:?}"
     );
+}
+
+fn is_stopped(server: &Server) -> bool {
+    let tasks = fs::read_dir(format!("/proc/{}/task", server.pid().as_raw_nonzero())).unwrap();
+    let mut states = tasks.map(|task| {
+        let stat = fs::read_to_string(task.unwrap().path().join("stat")).unwrap_or_default();
+        stat.contains(") T ") || stat.contains(") t ")
+    });
+    states.all(|stopped| stopped)
 }
 
 /// How often each call was made.

@@ -153,7 +153,9 @@ impl Guard {
         if verdict.is_none() {
             self.grew |= drift == Drift::Grown;
             // In the middle of an unlink ext4 has lowered the count of names and not yet moved
-            // ctime. With that count as the baseline, the ctime to come would be an edit.
+            // ctime. With that count as the baseline, the ctime to come would be an edit. The price:
+            // where timestamps have ticks, a link made within the tick of the baseline excuses one
+            // later edit whose mtime is set back.
             if drift != Drift::Same {
                 self.baseline = Some(now);
             }
@@ -207,7 +209,6 @@ impl Guard {
         }
         if now.size > ledger.offset() {
             // It grew meanwhile, or was cut and refilled: there is more to move.
-            self.baseline = Some(now);
             return Judgement::GoOn;
         }
         match ledger.remaining() {

@@ -169,7 +169,7 @@ impl Worker {
             listener,
             admission,
             introduction: None,
-            phase: Phase::Hello { is_patient: false },
+            phase: Phase::Hello { low_water: 0 },
             seen: EventFlags::empty(),
             story: Story {
                 began: self.now,

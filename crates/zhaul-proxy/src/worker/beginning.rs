@@ -48,7 +48,7 @@ impl Worker {
         match self.read_hello(key) {
             Ok(Some(pool)) => {
                 let session = &mut self.sessions[key];
-                if matches!(session.phase, Phase::Hello { is_patient: true }) {
+                if matches!(session.phase, Phase::Hello { low_water: 1.. }) {
                     // The relay wants every byte at once.
                     set_low_water(&session.client, 1);
                 }
@@ -92,9 +92,14 @@ impl Worker {
         };
         match client_hello::inspect(seen) {
             Beginning::Incomplete { more } => {
-                if matches!(session.peer, Peer::Ip(_)) {
-                    set_low_water(&session.client, seen.len() + more);
-                    session.phase = Phase::Hello { is_patient: true };
+                let wanted = seen.len() + more;
+                // To set it again would report the client again if the kernel takes it for readable
+                // all the same: there are bytes behind an urgent mark, or memory is short.
+                if matches!(session.peer, Peer::Ip(_))
+                    && !matches!(session.phase, Phase::Hello { low_water } if low_water == wanted)
+                {
+                    set_low_water(&session.client, wanted);
+                    session.phase = Phase::Hello { low_water: wanted };
                 }
                 Ok(None)
             }
@@ -400,7 +405,7 @@ fn peek<'a>(client: &OwnedFd, buffer: &'a mut [u8]) -> Result<Option<&'a [u8]>, 
 
 /// Has the kernel report the client only when it has sent so much that nobody has taken, or ended:
 /// one that sends its hello byte by byte would have it looked at as often. UNIX sockets do not know
-/// this. If it is refused, the hello is looked at more often, that is all.
+/// this. The kernel may report it earlier, and does so at once if there is enough already.
 fn set_low_water(client: &OwnedFd, bytes: usize) {
     let bytes = i32::try_from(bytes).unwrap_or(i32::MAX);
     let _ = setsockopt::set(client.as_fd(), IntOption::ReceiveLowWater, bytes);
