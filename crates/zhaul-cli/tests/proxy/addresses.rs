@@ -19,6 +19,7 @@ fn ipv6_on_both_sides() {
     };
     let server = Servers::start_on(listener, |stream| answer_lines("six", &stream));
     let proxy = simple(&[server.address], &["--listen", "[::1]:0"]);
+    proxy.wait_for(&["[::1]:"]);
     let stderr = proxy.stderr();
     let line = stderr.lines().find(|line| line.contains("[::1]:")).unwrap();
     let address = line.rsplit_once(" on ").unwrap().1.trim();
@@ -61,7 +62,7 @@ fn a_server_that_never_answers_is_given_up_in_time() {
         other.address
     ));
     assert_eq!(ask(&proxy.connect(), "x").unwrap(), "other x");
-    assert!(proxy.stderr().contains("timed out"), "{}", proxy.stderr());
+    proxy.wait_for(&["timed out"]);
     drop(fillers);
 }
 
