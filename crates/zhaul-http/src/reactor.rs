@@ -353,18 +353,16 @@ impl Worker {
             tracing::error!("a defect ended the connection of {}", connection.peer);
             return self.remove(key);
         };
-        match event {
-            None => {
-                self.watch(key, connection);
-            }
-            Some(Event::Close | Event::Next(Next::Close)) => self.remove(key),
-            Some(event) if self.watch(key, connection) => {
-                let attended = Attended::new(self, key);
-                let task = wait_for(attended, Rc::clone(connection), event);
-                let task = tokio::task::spawn_local(task).abort_handle();
-                connection.task.replace(Some(task));
-            }
-            Some(_) => {}
+        if let Some(Event::Close | Event::Next(Next::Close)) = event {
+            return self.remove(key);
+        }
+        if self.watch(key, connection)
+            && let Some(event) = event
+        {
+            let attended = Attended::new(self, key);
+            let task = wait_for(attended, Rc::clone(connection), event);
+            let task = tokio::task::spawn_local(task).abort_handle();
+            connection.task.replace(Some(task));
         }
     }
 

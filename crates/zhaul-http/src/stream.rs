@@ -69,7 +69,7 @@ impl Stream {
     /// Has the reactor report what happens, from now on; what has happened is reported at once.
     ///
     /// A connection that is answered and closed in the round in which it was accepted never gets
-    /// here, which saves it three calls. Writability is not watched: few connections ever wait for
+    /// here, which saves it a call and an event. Writability is not watched: few connections ever wait for
     /// it, and it would cause each an event.
     pub(crate) fn watch(&self) -> io::Result<()> {
         if !self.is(WATCHED) {

@@ -42,7 +42,11 @@ impl AcceptBatch {
     /// was to tell: of a long list the kernel tells a part, and then the socket's turn comes later.
     pub fn filled(&mut self, round: u64) {
         let follows = self.filled_in + 1 >= round;
-        self.in_a_row = if follows { self.in_a_row + 1 } else { 1 };
+        self.in_a_row = if follows {
+            self.in_a_row.saturating_add(1)
+        } else {
+            1
+        };
         self.filled_in = round;
         if self.in_a_row >= PATIENCE {
             self.size = (2 * self.size).min(MOST);

@@ -1,5 +1,5 @@
-//! What the servers of zhaul share: addresses, listening sockets and accepting, the way of log lines to the
-//! disk, waking a worker, reporting trouble without flooding anybody.
+//! What the servers of zhaul share: addresses, listening sockets and accepting, the way of log
+//! lines to the disk, waking a worker, reporting trouble without flooding anybody.
 #![forbid(unsafe_code)]
 
 mod accept_batch;

@@ -15,14 +15,18 @@ fn checked(server: &Servers, check: &str) -> Proxy {
     ))
 }
 
-fn status(proxy: &Proxy) -> String {
+/// What the administrator is told of the server `p/s`, by the name of its column.
+fn told(proxy: &Proxy, column: &str) -> String {
     let answer = proxy.admin("servers");
-    let line = answer
-        .lines()
-        .find(|line| line.starts_with("p/s "))
-        .unwrap()
-        .to_owned();
-    line.split(' ').nth(1).unwrap().to_owned()
+    let mut lines = answer.lines();
+    let names = lines.next().unwrap().split(' ');
+    let values = lines.find(|line| line.starts_with("p/s ")).unwrap();
+    let mut told = names.zip(values.split(' '));
+    told.find(|&(name, _)| name == column).unwrap().1.to_owned()
+}
+
+fn status(proxy: &Proxy) -> String {
+    told(proxy, "status")
 }
 
 /// A server that answers a line by another, while it is told to.
@@ -98,19 +102,15 @@ fn a_server_that_came_back_starts_slowly() {
     };
     for balance in ["round-robin", "random-of-two"] {
         let proxy = configured(&config(balance));
-        let sessions = |name: &str| -> u64 {
-            let answer = proxy.admin("servers");
-            let line = answer.lines().find(|line| line.starts_with(name)).unwrap();
-            line.split(' ').nth(4).unwrap().parse().unwrap()
-        };
+        let sessions = || told(&proxy, "sessions").parse::<u64>().unwrap();
         let forty = || {
-            let before = sessions("p/s ");
+            let before = sessions();
             for _ in 0..40 {
                 let mut client = proxy.connect();
                 client.write_all(b"PING\r\n").unwrap();
                 client.read_to_string(&mut String::new()).unwrap();
             }
-            sessions("p/s ") - before
+            sessions() - before
         };
         // Nothing is slow that was never away.
         assert!(forty() >= 5, "{balance}");
@@ -118,12 +118,7 @@ fn a_server_that_came_back_starts_slowly() {
         eventually("it is down", || status(&proxy) == "down");
         good.store(true, Ordering::Relaxed);
         eventually("it is up", || status(&proxy) == "up");
-        let weight = |proxy: &Proxy| {
-            let answer = proxy.admin("servers");
-            let line = answer.lines().find(|line| line.starts_with("p/s "));
-            line.unwrap().split(' ').nth(2).unwrap().to_owned()
-        };
-        assert_eq!(weight(&proxy), "0.01", "{balance}");
+        assert_eq!(told(&proxy, "weight"), "0.01", "{balance}");
         // One connection may be due from before.
         assert!(forty() <= 4, "{balance}");
     }

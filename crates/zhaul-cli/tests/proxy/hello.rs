@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 
-use crate::support::process::cpu_time;
+use crate::support::process::{cpu_time, tasks};
 use crate::support::{Proxy, Servers, attempt, configured};
 
 fn extension(kind: u16, body: &[u8]) -> Vec<u8> {
@@ -188,15 +188,14 @@ fn a_client_that_leaves_before_it_has_said_enough_is_forgotten() {
 
 /// How often the proxy's threads have gone to sleep.
 fn sleeps(proxy: &Proxy) -> u64 {
-    let tasks = std::fs::read_dir(format!("/proc/{}/task", proxy.pid().as_raw_nonzero())).unwrap();
-    let of_thread = |path: std::path::PathBuf| {
-        let status = std::fs::read_to_string(path.join("status")).unwrap();
+    let of_thread = |task: std::path::PathBuf| {
+        let status = std::fs::read_to_string(task.join("status")).unwrap();
         let line = status
             .lines()
             .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
         line.unwrap().trim().parse::<u64>().unwrap()
     };
-    tasks.map(|task| of_thread(task.unwrap().path())).sum()
+    tasks(proxy.pid()).map(of_thread).sum()
 }
 
 #[test]

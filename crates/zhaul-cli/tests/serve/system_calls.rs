@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
+use crate::support::process::tasks;
 use crate::support::{Client, Files, Serve, Server, eventually, has_program, pattern, skip};
 
 /// A server under strace; `None` says why that is not possible here.
@@ -298,12 +299,10 @@ fn a_client_that_asks_and_leaves_is_never_registered() {
 }
 
 fn is_stopped(server: &Server) -> bool {
-    let tasks = fs::read_dir(format!("/proc/{}/task", server.pid().as_raw_nonzero())).unwrap();
-    let mut states = tasks.map(|task| {
-        let stat = fs::read_to_string(task.unwrap().path().join("stat")).unwrap_or_default();
+    tasks(server.pid()).all(|task| {
+        let stat = fs::read_to_string(task.join("stat")).unwrap_or_default();
         stat.contains(") T ") || stat.contains(") t ")
-    });
-    states.all(|stopped| stopped)
+    })
 }
 
 /// How often each call was made.

@@ -120,7 +120,7 @@ fn servers(shared: &Shared) -> String {
             };
             // Two digits tell a slow start from its end, and never from a server that takes nothing.
             let hundredths = u64::from(share) * 100 / u64::from(SHARE);
-            let weight = hundredths.max(u64::from(share.min(1))) as f64 / 100.0;
+            let weight = hundredths.max(u64::from(share > 0)) as f64 / 100.0;
             // Writing to a string does not fail.
             let _ = writeln!(
                 out,

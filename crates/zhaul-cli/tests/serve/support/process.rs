@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use rustix::process::Pid;
@@ -24,10 +25,14 @@ pub(crate) fn descriptors(pid: Pid) -> BTreeMap<String, usize> {
     kinds
 }
 
+/// The directories of a process's threads.
+pub(crate) fn tasks(pid: Pid) -> impl Iterator<Item = PathBuf> {
+    let tasks = fs::read_dir(format!("/proc/{}/task", pid.as_raw_nonzero())).unwrap();
+    tasks.map(|task| task.unwrap().path())
+}
+
 pub(crate) fn threads(pid: Pid) -> usize {
-    fs::read_dir(format!("/proc/{}/task", pid.as_raw_nonzero()))
-        .unwrap()
-        .count()
+    tasks(pid).count()
 }
 
 /// User and system time that a process has used.
