@@ -13,7 +13,7 @@ use std::task::{Poll, Waker};
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown};
-use tokio::io::Interest;
+use tokio::io::{Interest, Ready};
 use zhaul::tokio::Readiness;
 
 /// A connected, non-blocking stream socket.
@@ -249,14 +249,19 @@ impl Readiness for Stream {
         done
     }
 
-    async fn ready(&self, interest: Interest) -> io::Result<()> {
+    async fn ready(&self, interest: Interest) -> io::Result<Ready> {
         if interest.is_writable() {
             self.watch_writable()?;
         }
         poll_fn(|cx| {
             let reads = interest.is_readable();
-            if self.is(if reads { READABLE } else { WRITABLE }) {
-                return Poll::Ready(Ok(()));
+            let (flag, came) = if reads {
+                (READABLE, Ready::READABLE)
+            } else {
+                (WRITABLE, Ready::WRITABLE)
+            };
+            if self.is(flag) {
+                return Poll::Ready(Ok(came));
             }
             let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
             let slot = if reads {

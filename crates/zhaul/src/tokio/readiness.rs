@@ -6,8 +6,8 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::io::{Interest, Ready};
 use tokio::net::unix::pipe;
 use tokio::net::{TcpStream, UnixStream};
 
@@ -22,11 +22,15 @@ pub trait Readiness: AsFd {
     /// Those of the call; [`io::ErrorKind::WouldBlock`] if it was not made.
     fn try_io<R>(&self, interest: Interest, call: impl FnOnce() -> io::Result<R>) -> io::Result<R>;
 
-    /// Waits until a call may succeed.
+    /// Waits until a call may succeed, and returns what made it think so.
+    ///
+    /// That one of the "closed" bits is among it is taken with a grain of salt: tokio says
+    /// "closed for writing" for any `EPOLLERR` and never takes it back, although all that happened
+    /// may be that something lies in the socket's error queue. The driver then asks the kernel.
     ///
     /// # Errors
     /// If the runtime is shutting down.
-    fn ready(&self, interest: Interest) -> impl Future<Output = io::Result<()>> + Send;
+    fn ready(&self, interest: Interest) -> impl Future<Output = io::Result<Ready>> + Send;
 
     /// True for what is always ready and can only wait for a disk.
     fn is_file(&self) -> bool {
@@ -45,8 +49,8 @@ macro_rules! on_a_reactor {
                 Self::try_io(self, interest, call)
             }
 
-            async fn ready(&self, interest: Interest) -> io::Result<()> {
-                Self::ready(self, interest).await.map(drop)
+            async fn ready(&self, interest: Interest) -> io::Result<Ready> {
+                Self::ready(self, interest).await
             }
         }
     )*};
@@ -65,8 +69,8 @@ macro_rules! one_way {
                 Self::try_io(self, call)
             }
 
-            async fn ready(&self, interest: Interest) -> io::Result<()> {
-                Self::ready(self, interest).await.map(drop)
+            async fn ready(&self, interest: Interest) -> io::Result<Ready> {
+                Self::ready(self, interest).await
             }
         }
     )*};
@@ -79,9 +83,9 @@ impl<T: AsRawFd + AsFd + Sync> Readiness for AsyncFd<T> {
         Self::try_io(self, interest, |_| call())
     }
 
-    async fn ready(&self, interest: Interest) -> io::Result<()> {
+    async fn ready(&self, interest: Interest) -> io::Result<Ready> {
         // The guard would clear the readiness only if told to.
-        Self::ready(self, interest).await.map(drop)
+        Self::ready(self, interest).await.map(|guard| guard.ready())
     }
 }
 
@@ -94,10 +98,10 @@ impl Readiness for File {
         call()
     }
 
-    async fn ready(&self, _interest: Interest) -> io::Result<()> {
+    async fn ready(&self, _interest: Interest) -> io::Result<Ready> {
         // A file never says "not yet"; should one do, it is asked again a little later.
         tokio::time::sleep(BACK_OFF).await;
-        Ok(())
+        Ok(Ready::READABLE | Ready::WRITABLE)
     }
 
     fn is_file(&self) -> bool {
@@ -113,7 +117,7 @@ impl<T: Readiness + Sync> Readiness for &T {
         T::try_io(self, interest, call)
     }
 
-    fn ready(&self, interest: Interest) -> impl Future<Output = io::Result<()>> + Send {
+    fn ready(&self, interest: Interest) -> impl Future<Output = io::Result<Ready>> + Send {
         T::ready(self, interest)
     }
 
@@ -127,7 +131,7 @@ impl<T: Readiness + Sync + Send> Readiness for Arc<T> {
         T::try_io(self, interest, call)
     }
 
-    fn ready(&self, interest: Interest) -> impl Future<Output = io::Result<()>> + Send {
+    fn ready(&self, interest: Interest) -> impl Future<Output = io::Result<Ready>> + Send {
         T::ready(self, interest)
     }
 
@@ -196,7 +200,7 @@ impl Readiness for Attached {
         }
     }
 
-    async fn ready(&self, interest: Interest) -> io::Result<()> {
+    async fn ready(&self, interest: Interest) -> io::Result<Ready> {
         match self {
             Self::Stream(stream) => Readiness::ready(stream, interest).await,
             Self::File(file) => file.ready(interest).await,

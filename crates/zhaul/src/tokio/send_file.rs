@@ -8,7 +8,7 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use tokio::io::Interest;
+use tokio::io::{Interest, Ready};
 
 use zhaul_core::{
     Ask, DEFAULT_BUDGET_BYTES, DEFAULT_CHUNK_BYTES, HostFacts, InPlaceEnd, Length, Plan, Route,
@@ -168,8 +168,8 @@ impl<F: AsFd> Readiness for AlwaysReady<'_, F> {
         call()
     }
 
-    fn ready(&self, _interest: Interest) -> impl Future<Output = io::Result<()>> + Send {
-        std::future::ready(Ok(()))
+    fn ready(&self, _interest: Interest) -> impl Future<Output = io::Result<Ready>> + Send {
+        std::future::ready(Ok(Ready::READABLE | Ready::WRITABLE))
     }
 
     fn is_file(&self) -> bool {
