@@ -19,7 +19,8 @@ Examples:
   zhaul serve dist --spa index.html --cache-control '/assets/**=public, max-age=31536000, immutable'
 
 Signals:
-  SIGTERM, SIGINT   stop accepting, let answers in progress finish (a second one stops at once)
+  SIGTERM, SIGINT   stop accepting, let answers in progress finish (a second one ends at once)
+  SIGHUP            nothing: it never means to stop
   SIGUSR1           open the access log again, after a rotation";
 
 #[derive(Args, Debug)]

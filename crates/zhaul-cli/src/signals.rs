@@ -1,9 +1,17 @@
 //! Signals become calls on a running server.
+//!
+//! SIGHUP never means to stop. And what whoever started us had us ignore stays ignored, as for every
+//! program: `nohup` does that to SIGHUP, a shell without job control to SIGINT of what it starts in
+//! the background.
 
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
+use std::time::Duration;
 
 use anyhow::anyhow;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::say;
 
 /// What signals ask of a server.
 pub(crate) trait Service: Send + Sync + 'static {
@@ -13,11 +21,15 @@ pub(crate) trait Service: Send + Sync + 'static {
     fn stop_now(&self);
     /// SIGUSR1: open the log again.
     fn reopen_log(&self);
-    /// SIGHUP: read the configuration again. A server without one ends, as by SIGTERM.
+    /// SIGHUP: read the configuration again.
     fn reload(&self) {
-        self.stop();
+        tracing::info!("SIGHUP: there is no configuration file to read again");
     }
 }
+
+/// How long a server that was told to end at once may take. A thread that waits for a dead file
+/// system, or a log that nobody reads, holds it up no longer than that.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// Watches for signals on a thread of its own, from when this returns.
 pub(crate) fn watch(service: impl Service) -> anyhow::Result<()> {
@@ -62,22 +74,21 @@ async fn forward(
     reloads: &Sender<()>,
     ready: &Sender<std::io::Result<()>>,
 ) -> std::io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut interrupt = unless_ignored(SignalKind::interrupt())?;
     let mut reopen = signal(SignalKind::user_defined1())?;
-    let mut hang_up = signal(SignalKind::hangup())?;
+    let mut hang_up = unless_ignored(SignalKind::hangup())?;
     let _ = ready.send(Ok(()));
     let mut asked = false;
     loop {
         tokio::select! {
             _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+            () = received(&mut interrupt) => {}
             _ = reopen.recv() => {
                 service.reopen_log();
                 continue;
             }
-            _ = hang_up.recv() => {
+            () = received(&mut hang_up) => {
                 // The thread ends only with the process.
                 let _ = reloads.send(());
                 continue;
@@ -85,9 +96,37 @@ async fn forward(
         }
         if asked {
             service.stop_now();
-        } else {
-            service.stop();
+            end_soon();
         }
+        service.stop();
         asked = true;
+    }
+}
+
+/// Nothing of ours can be relied on any more: what does not end by itself is ended.
+fn end_soon() -> ! {
+    std::thread::sleep(GRACE);
+    say(format_args!(
+        "ended at once, while something was still waited for (a file system that does not answer, \
+         or a log that nobody reads)"
+    ));
+    zhaul_sys::exit::exit_at_once(1)
+}
+
+/// Watches for a signal that whoever started us may have had us ignore; then there is nothing to
+/// watch for.
+fn unless_ignored(kind: SignalKind) -> std::io::Result<Option<Signal>> {
+    if zhaul_sys::sigaction::is_ignored(kind.as_raw_value())? {
+        return Ok(None);
+    }
+    signal(kind).map(Some)
+}
+
+async fn received(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => {
+            signal.recv().await;
+        }
+        None => std::future::pending().await,
     }
 }

@@ -7,6 +7,7 @@
 pub mod bpf;
 pub mod cachestat;
 pub mod ethtool;
+pub mod exit;
 pub mod ficlonerange;
 pub mod fiemap;
 pub mod getifaddrs;
@@ -22,6 +23,7 @@ pub mod perf_event;
 pub mod sched_setscheduler;
 pub mod seccomp;
 pub mod setsockopt;
+pub mod sigaction;
 pub mod sigwait;
 pub mod siocoutq;
 pub mod tcp_ulp;

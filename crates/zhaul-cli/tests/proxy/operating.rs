@@ -209,6 +209,28 @@ fn stopping_lets_sessions_end() {
 }
 
 #[test]
+fn what_it_was_started_to_ignore_stays_ignored() {
+    let a = Servers::named("a");
+    let to = a.address.to_string();
+    for (name, signal) in [("HUP", Signal::HUP), ("INT", Signal::INT)] {
+        let script = format!("trap '' {name}; exec \"$@\"");
+        let arguments = ["--listen", "127.0.0.1:0", "--to", &to];
+        let dir = tempfile::tempdir().unwrap();
+        let mut proxy = Proxy::start(dir, &arguments, &["sh", "-c", &script, "sh"]).unwrap();
+        for _ in 0..2 {
+            proxy.signal(signal);
+            assert!(
+                proxy.wait(Duration::from_millis(300)).is_none(),
+                "SIG{name} was ignored when it was started, and ended it"
+            );
+        }
+        assert_eq!(ask(&proxy.connect(), "1").unwrap(), "a 1");
+        let said = proxy.stderr();
+        assert!(!said.contains("read again"), "{said}");
+    }
+}
+
+#[test]
 fn draining_has_an_end() {
     let a = Servers::named("a");
     for (drain, signals) in [("200ms", 1), ("60s", 2)] {

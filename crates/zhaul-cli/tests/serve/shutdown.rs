@@ -206,3 +206,73 @@ fn a_client_that_has_not_asked_yet_does_not_hold_it_up_for_long() {
     );
     silent.assert_ended();
 }
+
+/// Replaces itself by a command that ignores these signals, as nohup and background shells do.
+fn ignoring(signals: &str) -> [String; 4] {
+    let script = format!("trap '' {signals}; exec \"$@\"");
+    ["sh", "-c", &script, "sh"].map(str::to_owned)
+}
+
+#[test]
+fn what_it_was_started_to_ignore_stays_ignored() {
+    let files = Files::with(&[("a", b"a")]);
+    for (name, signal) in [("HUP", Signal::HUP), ("INT", Signal::INT)] {
+        let mut server = Serve::new(files.root()).under(ignoring(name)).start();
+        for _ in 0..2 {
+            server.signal(signal);
+            assert!(
+                server.wait(Duration::from_millis(300)).is_none(),
+                "SIG{name} was ignored when it was started, and ended it"
+            );
+        }
+        server.connect().get("/a").assert_status(200);
+        server.signal(Signal::TERM);
+        assert_eq!(server.wait(SOON).expect("SIGTERM").code(), Some(0));
+    }
+}
+
+#[test]
+fn hanging_up_does_not_mean_to_stop() {
+    let files = Files::with(&[("large", &pattern(LARGE))]);
+    let mut server = Server::of(files.root(), &[]);
+    let mut client = server.connect();
+    client.ask("GET", "/large", &[]);
+    client.head_of_answer();
+    for _ in 0..3 {
+        server.signal(Signal::HUP);
+        assert!(server.wait(Duration::from_millis(200)).is_none());
+    }
+    client.take(LARGE);
+    client.get("/").assert_status(200);
+}
+
+#[test]
+fn a_second_signal_does_not_wait_for_a_log_that_nobody_reads() {
+    let files = Files::with(&[("a", b"a")]);
+    let fifo = files.outside().join("fifo");
+    mknodat(CWD, &fifo, FileType::Fifo, Mode::from_raw_mode(0o644), 0).unwrap();
+    let _held = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(&fifo)
+        .unwrap();
+    let mut server = Serve::new(files.root())
+        .args(["--access-log".as_ref(), fifo.as_os_str()])
+        .start();
+    let mut client = server.connect();
+    for _ in 0..2000 {
+        client.get("/a").assert_status(200);
+    }
+    drop(client);
+    let began = Instant::now();
+    server.signal(Signal::TERM);
+    eventually("refusing new connections", || refuses_connections(&server));
+    server.signal(Signal::TERM);
+    // The log alone has five seconds.
+    assert!(server.wait(2 * SOON).is_some());
+    assert!(
+        began.elapsed() < Duration::from_secs(4),
+        "{:?}",
+        began.elapsed()
+    );
+}
