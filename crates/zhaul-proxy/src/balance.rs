@@ -1,11 +1,11 @@
 //! Which server takes a connection.
 //!
-//! Pure: what is known about the servers goes in, an index comes out. The only state is that of
-//! round robin, behind a lock that is held for a few additions.
+//! Pure: what is known about the servers goes in, an index comes out. The only state is whose turn it
+//! is, behind a lock that is held for a few additions.
 
 use std::hash::BuildHasher;
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use foldhash::fast::FixedState;
 
@@ -55,9 +55,26 @@ pub enum Choice {
 #[derive(Debug)]
 pub struct Balancer {
     balance: Balance,
-    /// Of round robin: how far behind its share each server is, by identity of the candidate.
-    credit: Mutex<Vec<(u64, i64)>>,
+    turns: Arc<Turns>,
 }
+
+/// Whose turn it is: smooth weighted round robin. Each time everybody who is in the running earns its
+/// part of one connection, and whoever has most pays for it.
+///
+/// What is kept is in connections, not in weights. So nobody is owed or owes more than about one, and
+/// weights that change, or a slow start, leave no debts of the old size behind.
+#[derive(Debug, Default)]
+pub struct Turns(Mutex<Vec<Credit>>);
+
+/// What a server has earned and not been given.
+#[derive(Clone, Copy, Debug)]
+struct Credit {
+    identity: u64,
+    earned: i64,
+}
+
+/// One connection, as [`Credit`] counts: fine enough for any two shares, and equal shares stay equal.
+const CONNECTION: u128 = 1 << 40;
 
 /// A number that stands for a server of this name.
 pub fn identity(name: &str) -> u64 {
@@ -68,12 +85,14 @@ pub fn identity(name: &str) -> u64 {
 const HASH: FixedState = FixedState::with_seed(0x7a_6861_756c);
 
 impl Balancer {
-    /// A balancer that has chosen nobody yet.
-    pub const fn new(balance: Balance) -> Self {
-        Self {
-            balance,
-            credit: Mutex::new(Vec::new()),
-        }
+    /// A balancer that goes on with these turns.
+    pub const fn new(balance: Balance, turns: Arc<Turns>) -> Self {
+        Self { balance, turns }
+    }
+
+    /// Whose turn it is, for the balancer of the same pool in another configuration.
+    pub fn turns(&self) -> Arc<Turns> {
+        Arc::clone(&self.turns)
     }
 
     /// Chooses a server for a client.
@@ -100,47 +119,79 @@ impl Balancer {
             };
         }
         let chosen = match self.balance {
-            Balance::RoundRobin => self.round_robin(open),
-            Balance::LeastConnections => least_connections(open),
+            Balance::RoundRobin => self.turns.next(open),
+            Balance::LeastConnections => self.turns.next(least_loaded(open)),
             Balance::RandomOfTwo => random_of_two(&open.collect::<Vec<_>>(), random),
             Balance::SourceHash => match client {
                 Some(client) => by_source(open, client),
                 // Clients of a UNIX socket have no address to tell them apart by.
-                None => self.round_robin(open),
+                None => self.turns.next(open),
             },
         };
         chosen.map_or(Choice::Down, Choice::Server)
     }
+}
 
-    /// Smooth weighted round robin: everybody earns its share, whoever has most pays for all.
-    fn round_robin<'a>(&self, open: impl Iterator<Item = (usize, &'a Candidate)>) -> Option<usize> {
-        let mut credit = self.credit.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut total = 0;
+impl Turns {
+    /// Forgets servers that are not among these.
+    pub(crate) fn retain(&self, is_there: impl Fn(u64) -> bool) {
+        let mut credits = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        credits.retain(|credit| is_there(credit.identity));
+    }
+
+    /// The next among those in the running, by their shares.
+    fn next<'a>(
+        &self,
+        running: impl Iterator<Item = (usize, &'a Candidate)> + Clone,
+    ) -> Option<usize> {
+        let shares = running.clone().map(|(_, c)| u128::from(c.share));
+        let total = shares.sum::<u128>().max(1);
+        let mut credits = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut given = 0;
         let mut best: Option<(usize, usize)> = None;
-        for (index, candidate) in open {
-            let share = i64::from(candidate.share);
-            total += share;
-            let place = match credit.iter().position(|&(id, _)| id == candidate.identity) {
-                Some(place) => place,
-                None => {
-                    credit.push((candidate.identity, 0));
-                    credit.len() - 1
-                }
-            };
-            credit[place].1 += share;
-            if best.is_none_or(|(_, other)| credit[place].1 > credit[other].1) {
+        for (
+            index,
+            Candidate {
+                identity, share, ..
+            },
+        ) in running
+        {
+            // Where it is if all were in the running from the first time on; else it is looked for.
+            let is_at =
+                |place: &usize| credits.get(*place).is_some_and(|c| c.identity == *identity);
+            let known = Some(index).filter(is_at);
+            let known = known.or_else(|| credits.iter().position(|c| c.identity == *identity));
+            let place = known.unwrap_or_else(|| {
+                credits.push(Credit {
+                    identity: *identity,
+                    earned: 0,
+                });
+                credits.len() - 1
+            });
+            let earned = (u128::from(*share) * CONNECTION / total) as i64;
+            credits[place].earned += earned;
+            given += earned;
+            if best.is_none_or(|(_, other)| credits[place].earned > credits[other].earned) {
                 best = Some((index, place));
             }
         }
         let (index, place) = best?;
-        credit[place].1 -= total;
+        credits[place].earned -= given;
         Some(index)
     }
 }
 
-fn least_connections<'a>(open: impl Iterator<Item = (usize, &'a Candidate)>) -> Option<usize> {
-    open.min_by(|(_, a), (_, b)| load_order(a, b))
-        .map(|(index, _)| index)
+/// Those with the smallest load. Who has nothing to do is not told apart by weight: there is no load
+/// to compare, and it would never be the others' turn.
+fn least_loaded<'a>(
+    open: impl Iterator<Item = (usize, &'a Candidate)> + Clone,
+) -> impl Iterator<Item = (usize, &'a Candidate)> + Clone {
+    let any_idle = open.clone().any(|(_, c)| c.connections == 0);
+    let least = open.clone().map(|(_, c)| c).min_by(|a, b| load_order(a, b));
+    open.filter(move |(_, c)| match any_idle {
+        true => c.connections == 0,
+        false => least.is_some_and(|least| load_order(c, least).is_eq()),
+    })
 }
 
 /// Compares what each would carry for its share if it took one more.
@@ -222,12 +273,29 @@ mod tests {
         }
     }
 
+    fn balancer(balance: Balance) -> Balancer {
+        Balancer::new(balance, Arc::default())
+    }
+
+    /// How often each is chosen while connections end before the next one comes.
+    fn one_by_one(balancer: &Balancer, candidates: &[Candidate], times: usize) -> Vec<usize> {
+        let mut random = fastrand::Rng::with_seed(3);
+        let mut counts = vec![0; candidates.len()];
+        for _ in 0..times {
+            match balancer.choose(candidates, None, &mut random) {
+                Choice::Server(index) => counts[index] += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+        counts
+    }
+
     fn client(n: u32) -> Option<IpAddr> {
         Some(Ipv4Addr::from_bits(0x0a00_0000 + n).into())
     }
 
     fn run(balance: Balance, candidates: &mut [Candidate], times: u32) -> Vec<usize> {
-        let balancer = Balancer::new(balance);
+        let balancer = balancer(balance);
         let mut random = fastrand::Rng::with_seed(7);
         let mut counts = vec![0; candidates.len()];
         for n in 0..times {
@@ -263,7 +331,7 @@ mod tests {
 
     #[test]
     fn round_robin_spreads_evenly_within_a_turn() {
-        let balancer = Balancer::new(Balance::RoundRobin);
+        let balancer = balancer(Balance::RoundRobin);
         let servers = [candidate("a", 5), candidate("b", 1), candidate("c", 1)];
         let mut random = fastrand::Rng::with_seed(1);
         let turn: Vec<_> = (0..7)
@@ -281,7 +349,7 @@ mod tests {
             Balance::RandomOfTwo,
             Balance::SourceHash,
         ] {
-            let balancer = Balancer::new(balance);
+            let balancer = balancer(balance);
             let mut random = fastrand::Rng::with_seed(1);
             let mut servers = [candidate("a", 1), candidate("b", 1)];
             servers[1].backup = true;
@@ -301,7 +369,7 @@ mod tests {
 
     #[test]
     fn a_server_that_was_tried_is_not_tried_again() {
-        let balancer = Balancer::new(Balance::SourceHash);
+        let balancer = balancer(Balance::SourceHash);
         let mut random = fastrand::Rng::with_seed(1);
         let mut servers = [candidate("a", 1), candidate("b", 1)];
         let Choice::Server(first) = balancer.choose(&servers, client(9), &mut random) else {
@@ -320,14 +388,14 @@ mod tests {
         let mut servers = [candidate("a", 0), candidate("b", 1)];
         assert_eq!(run(Balance::RandomOfTwo, &mut servers, 50), [0, 50]);
         servers[1].up = false;
-        let balancer = Balancer::new(Balance::RoundRobin);
+        let balancer = balancer(Balance::RoundRobin);
         let choice = balancer.choose(&servers, None, &mut fastrand::Rng::with_seed(1));
         assert_eq!(choice, Choice::Down);
     }
 
     #[test]
     fn clients_keep_their_server_when_another_goes() {
-        let balancer = Balancer::new(Balance::SourceHash);
+        let balancer = balancer(Balance::SourceHash);
         let mut random = fastrand::Rng::with_seed(1);
         let all = ["a", "b", "c", "d"].map(|name| candidate(name, 1));
         let mut without_d = all;
@@ -347,11 +415,56 @@ mod tests {
 
     #[test]
     fn the_least_loaded_is_chosen_for_its_weight() {
-        let balancer = Balancer::new(Balance::LeastConnections);
+        let balancer = balancer(Balance::LeastConnections);
         let mut servers = [candidate("a", 1), candidate("b", 3)];
         servers[0].connections = 1;
         servers[1].connections = 4;
         let choice = balancer.choose(&servers, None, &mut fastrand::Rng::with_seed(1));
         assert_eq!(choice, Choice::Server(1));
+    }
+
+    #[test]
+    fn equal_loads_take_turns_as_often_as_their_weights_say() {
+        let servers = ["a", "b", "c"].map(|name| candidate(name, 1));
+        let least = balancer(Balance::LeastConnections);
+        assert_eq!(one_by_one(&least, &servers, 60), [20; 3]);
+        // The same while all are busy, and to the same degree.
+        let busy = servers.map(|server| Candidate {
+            connections: 7,
+            ..server
+        });
+        assert_eq!(one_by_one(&least, &busy, 60), [20; 3]);
+        let weighted = [candidate("a", 3), candidate("b", 2), candidate("c", 1)];
+        let least = balancer(Balance::LeastConnections);
+        assert_eq!(one_by_one(&least, &weighted, 60), [30, 20, 10]);
+    }
+
+    #[test]
+    fn weights_that_change_leave_no_debts() {
+        let ways = [Balance::RoundRobin, Balance::LeastConnections];
+        for (balance, old) in ways.into_iter().flat_map(|way| [(way, 1), (way, 499)]) {
+            let balancer = balancer(balance);
+            let mut servers = [candidate("a", 1000), candidate("b", 1)];
+            one_by_one(&balancer, &servers, old);
+            servers[0].share = 1;
+            assert_eq!(one_by_one(&balancer, &servers, 10), [5; 2], "{balance:?}");
+            servers[1].share = 1000;
+            let counts = one_by_one(&balancer, &servers, 10);
+            assert!(counts[1] >= 9, "{balance:?}: {counts:?}");
+        }
+    }
+
+    #[test]
+    fn a_share_that_rises_with_each_choice_is_given_what_it_is() {
+        let balancer = balancer(Balance::RoundRobin);
+        let mut counts = [0; 2];
+        for share in 1..=256 {
+            let servers = [candidate("a", 256), candidate("b", share)];
+            for (count, one) in counts.iter_mut().zip(one_by_one(&balancer, &servers, 1)) {
+                *count += one;
+            }
+        }
+        // The sum of share / (256 + share) is 79.
+        assert!((75..=83).contains(&counts[1]), "{counts:?}");
     }
 }

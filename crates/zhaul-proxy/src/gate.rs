@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -23,6 +23,8 @@ pub(crate) struct Door {
 pub(crate) struct Gate {
     open: AtomicUsize,
     by_source: Mutex<HashMap<IpAddr, usize>>,
+    /// Whether the configuration in force has a limit on one source's connections.
+    counts_sources: AtomicBool,
     tokens: Mutex<Tokens>,
     pub(crate) counts: ListenerCounts,
 }
@@ -101,6 +103,12 @@ impl Gate {
         tokens.left += 1.0;
     }
 
+    /// Has connections counted by source from now on, or no longer. Those that are there already are
+    /// not: [`Admission::count`] does that.
+    pub(crate) fn count_sources(&self, on: bool) {
+        self.counts_sources.store(on, Ordering::Relaxed);
+    }
+
     fn by_source(&self) -> std::sync::MutexGuard<'_, HashMap<IpAddr, usize>> {
         self.by_source
             .lock()
@@ -125,16 +133,24 @@ impl Admission {
         if !permits(config, client) {
             return Err(Refused::Rule);
         }
-        if config.max_connections_per_source > 0 {
-            let source = counted_address(client);
-            let mut by_source = self.gate.by_source();
-            let count = by_source.entry(source).or_insert(0);
-            if *count >= config.max_connections_per_source {
-                return Err(Refused::Source);
-            }
-            *count += 1;
-            self.source = Some(source);
+        self.count(config.max_connections_per_source, client)
+    }
+
+    /// Counts this client among the connections of its source, if somebody asks for that count and
+    /// it is not among them already; not beyond `max` (0 is no limit).
+    pub(crate) fn count(&mut self, max: usize, client: IpAddr) -> Result<(), Refused> {
+        let is_asked_for = max > 0 || self.gate.counts_sources.load(Ordering::Relaxed);
+        if !is_asked_for || self.source.is_some() {
+            return Ok(());
         }
+        let source = counted_address(client);
+        let mut by_source = self.gate.by_source();
+        let count = by_source.entry(source).or_insert(0);
+        if max > 0 && *count >= max {
+            return Err(Refused::Source);
+        }
+        *count += 1;
+        self.source = Some(source);
         Ok(())
     }
 }
@@ -235,6 +251,27 @@ mod tests {
         assert!(gate.enter(&door, 0, &listener).is_none());
         drop((first, second, other));
         assert_eq!((gate.open(), door.open()), (0, 0));
+        assert!(gate.by_source().is_empty());
+    }
+
+    #[test]
+    fn a_limit_that_is_new_counts_who_was_there_before() {
+        let (gate, door) = (Arc::new(Gate::default()), Arc::default());
+        let [free, limited] = [0, 1].map(|max| config::Listener {
+            max_connections_per_source: max,
+            ..config()
+        });
+        let mut old = gate.enter(&door, 0, &free).unwrap();
+        old.judge(&free, ip("192.0.2.1")).unwrap();
+        assert!(gate.by_source().is_empty(), "nobody asks");
+        gate.count_sources(true);
+        for _ in 0..2 {
+            old.count(0, ip("192.0.2.1")).unwrap();
+        }
+        let mut new = gate.enter(&door, 0, &limited).unwrap();
+        let judged = new.judge(&limited, ip("192.0.2.1"));
+        assert_eq!(judged, Err(Refused::Source));
+        drop((old, new));
         assert!(gate.by_source().is_empty());
     }
 

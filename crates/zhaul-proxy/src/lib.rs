@@ -16,6 +16,7 @@ pub mod config;
 mod connect;
 mod control;
 mod counts;
+mod departed;
 mod gate;
 pub mod health;
 mod log;

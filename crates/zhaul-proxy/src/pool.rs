@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use zhaul::relay::RelayOptions;
 
-use crate::balance::{Balancer, Candidate, Choice};
+use crate::balance::{Balancer, Candidate, Choice, Turns};
 use crate::config::{self, WhenDown};
 use crate::health::Status;
 use crate::mailbox::{Letter, Mailbox};
@@ -27,9 +27,16 @@ pub(crate) struct Pool {
     queue: Arc<Queue>,
 }
 
+/// What a pool has in common with those of its name before and after a reload.
+#[derive(Debug, Default)]
+pub(crate) struct Carried {
+    queue: Arc<Queue>,
+    turns: Arc<Turns>,
+}
+
 /// Those who wait for a place, in the order in which they came.
 #[derive(Debug, Default)]
-pub(crate) struct Queue(Mutex<Line>);
+struct Queue(Mutex<Line>);
 
 #[derive(Debug, Default)]
 struct Line {
@@ -92,11 +99,14 @@ impl Pool {
         name: &str,
         config: config::Pool,
         servers: Vec<Arc<Server>>,
-        queue: Arc<Queue>,
+        carried: Carried,
     ) -> Self {
+        let Carried { queue, turns } = carried;
+        let is_there = |identity| servers.iter().any(|server| server.identity == identity);
+        turns.retain(is_there);
         Self {
             name: name.to_owned(),
-            balancer: Balancer::new(config.balance),
+            balancer: Balancer::new(config.balance, turns),
             relay_options: Arc::new(relay_options(&config)),
             config,
             servers,
@@ -167,9 +177,12 @@ impl Pool {
         self.servers.iter().filter_map(back).min()
     }
 
-    /// The queue, for the pool of this name in another configuration.
-    pub(crate) fn queue(&self) -> Arc<Queue> {
-        Arc::clone(&self.queue)
+    /// What goes on in the pool of this name in another configuration.
+    pub(crate) fn carried(&self) -> Carried {
+        Carried {
+            queue: Arc::clone(&self.queue),
+            turns: self.balancer.turns(),
+        }
     }
 
     /// Whether those who wait in one wait in the other.

@@ -14,7 +14,7 @@ use arc_swap::ArcSwap;
 use crate::balance;
 use crate::config::{self, Upstream};
 use crate::counts::ServerCounts;
-use crate::health::{Change, Health, Status};
+use crate::health::{Change, Health, Status, Wish};
 
 /// The state of one server, shared by all workers.
 #[derive(Debug)]
@@ -127,6 +127,12 @@ impl Server {
         self.connections
             .fetch_update(Ordering::AcqRel, Ordering::Relaxed, enter)
             .is_ok()
+    }
+
+    /// It is in no configuration any more: what the administrator wanted of it is done with.
+    pub(crate) fn depart(&self) {
+        self.set_weight(None);
+        self.health().wish = Wish::Ready;
     }
 
     pub(crate) fn leave(&self) {

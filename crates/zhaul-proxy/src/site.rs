@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use zhaul_service::{Bound, ListenAddr, ListenError, Options};
 
@@ -12,8 +13,9 @@ use crate::client_hello::ClientHello;
 use crate::config::{self, Config};
 use crate::connect;
 use crate::control::resolve_all;
+use crate::departed::Departed;
 use crate::gate::{Door, Gate};
-use crate::pool::Pool;
+use crate::pool::{Carried, Pool};
 use crate::proxy::ProxyError;
 use crate::server::Server;
 
@@ -27,6 +29,15 @@ pub(crate) struct Site {
     pub(crate) sockets: Vec<Socket>,
     /// `config.max_connections`, or what the limit on open files allows.
     pub(crate) max_connections: usize,
+    departed: Arc<AllDeparted>,
+}
+
+/// What earlier configurations had and this one has not.
+#[derive(Debug, Default)]
+struct AllDeparted {
+    servers: Departed<Server>,
+    listeners: Departed<Listener>,
+    pools: Departed<Pool>,
 }
 
 /// A listener of the configuration.
@@ -162,6 +173,10 @@ impl Site {
                 }
             }
         }
+        for listener in listeners.values() {
+            let has_limit = listener.config.max_connections_per_source > 0;
+            listener.gate.count_sources(has_limit);
+        }
         for Socket {
             listener,
             listening,
@@ -173,7 +188,11 @@ impl Site {
                     .unwrap_or_else(|why| tracing::warn!("{address}: keepalive: {why}"));
             }
         }
+        let departed = previous.map_or_else(AllDeparted::default, |previous| {
+            previous.departed_after(&pools, &listeners)
+        });
         Ok(Self {
+            departed: Arc::new(departed),
             door: previous.map_or_else(Arc::default, |site| Arc::clone(&site.door)),
             config,
             pools,
@@ -184,16 +203,71 @@ impl Site {
     }
 }
 
+impl Site {
+    /// What is departed once these are in force in place of this configuration's.
+    fn departed_after(
+        &self,
+        pools: &BTreeMap<String, Arc<Pool>>,
+        listeners: &BTreeMap<String, Arc<Listener>>,
+    ) -> AllDeparted {
+        let now = Instant::now();
+        let present: Vec<_> = pools.values().flat_map(|pool| &pool.servers).collect();
+        let servers = self.departed.servers.after(
+            self.pools.values().flat_map(|pool| &pool.servers),
+            |server| present.iter().any(|one| Arc::ptr_eq(one, server)),
+            |server| server.connections() > 0,
+            now,
+        );
+        let left = |server: &&Arc<Server>| !present.iter().any(|one| Arc::ptr_eq(one, server));
+        let before = self.pools.values().flat_map(|pool| &pool.servers);
+        before.filter(left).for_each(|server| server.depart());
+        AllDeparted {
+            servers,
+            listeners: self.departed.listeners.after(
+                self.listeners.values(),
+                |listener| listeners.contains_key(&listener.name),
+                |listener| listener.gate.open() > 0,
+                now,
+            ),
+            pools: self.departed.pools.after(
+                self.pools.values(),
+                |pool| pools.contains_key(&pool.name),
+                Pool::has_queue,
+                now,
+            ),
+        }
+    }
+
+    /// The server of this pool, name and address, if it is known.
+    fn server(&self, pool: &str, config: &config::Server) -> Option<&Arc<Server>> {
+        let is_it = |server: &Server| {
+            server.pool == pool && server.name == config.name && server.address == config.address
+        };
+        let servers = self.pools.get(pool).map_or(&[][..], |pool| &pool.servers);
+        let present = servers.iter().find(|server| is_it(server));
+        present.or_else(|| self.departed.servers.find(is_it))
+    }
+
+    fn listener(&self, name: &str) -> Option<&Arc<Listener>> {
+        let departed = || self.departed.listeners.find(|gone| gone.name == name);
+        self.listeners.get(name).or_else(departed)
+    }
+
+    fn pool(&self, name: &str) -> Option<&Arc<Pool>> {
+        let departed = || self.departed.pools.find(|gone| gone.name == name);
+        self.pools.get(name).or_else(departed)
+    }
+}
+
 fn new_pool(name: &str, config: &config::Pool, previous: Option<&Site>) -> Pool {
-    let known = previous.and_then(|site| site.pools.get(name));
     let servers = config.servers.iter().map(|server| {
-        let same = |old: &&Arc<Server>| old.name == server.name && old.address == server.address;
-        let old = known.and_then(|pool| pool.servers.iter().find(same));
-        old.map_or_else(|| Arc::new(Server::new(name, server)), Arc::clone)
+        let known = previous.and_then(|site| site.server(name, server));
+        known.map_or_else(|| Arc::new(Server::new(name, server)), Arc::clone)
     });
     // Who waits goes on waiting, for the servers of the new configuration.
-    let queue = known.map_or_else(Arc::default, |pool| pool.queue());
-    Pool::new(name, config.clone(), servers.collect(), queue)
+    let known = previous.and_then(|site| site.pool(name));
+    let carried = known.map_or_else(Carried::default, |pool| pool.carried());
+    Pool::new(name, config.clone(), servers.collect(), carried)
 }
 
 fn new_listener(
@@ -202,7 +276,7 @@ fn new_listener(
     pools: &BTreeMap<String, Arc<Pool>>,
     previous: Option<&Site>,
 ) -> Listener {
-    let known = previous.and_then(|site| site.listeners.get(name));
+    let known = previous.and_then(|site| site.listener(name));
     // A checked configuration names no pool that is not there.
     let pool = |name: &String| pools.get(name).map(Arc::clone);
     Listener {
@@ -352,6 +426,31 @@ servers = [{ address = "192.0.2.3:1" }]
             &old.listeners["tls"].gate,
             &new.listeners["tls"].gate
         ));
+    }
+
+    #[test]
+    fn what_comes_back_has_the_connections_it_still_has() {
+        let first = site(TEXT, None).unwrap();
+        let gate = &first.listeners["tls"].gate;
+        let admission = gate.enter(&first.door, 0, &first.listeners["tls"].config);
+        assert!(first.pools["a"].servers[0].enter(0));
+        first.pools["a"].servers[0].set_weight(Some(7));
+        let without = TEXT
+            .replace("[listeners.tls]", "[listeners.other]")
+            .replace("192.0.2.1:1", "192.0.2.9:1");
+        let second = site(&without, Some(&first)).unwrap();
+        assert_eq!(second.pools["a"].servers[0].connections(), 0);
+        assert_eq!(second.listeners["other"].gate.open(), 0);
+        // Not only the last configuration is remembered.
+        let third = site(&without, Some(&second)).unwrap();
+        let back = site(TEXT, Some(&third)).unwrap();
+        let server = &back.pools["a"].servers[0];
+        assert!(Arc::ptr_eq(server, &first.pools["a"].servers[0]));
+        assert_eq!(server.connections(), 1);
+        assert_eq!(server.weight(&back.config.pools["a"].servers[0]), 1);
+        assert_eq!(back.listeners["tls"].gate.open(), 1);
+        drop(admission);
+        assert_eq!(back.listeners["tls"].gate.open(), 0);
     }
 
     #[test]

@@ -311,7 +311,21 @@ impl Worker {
             self.watch_socket(self.sockets.len() - 1)?;
         }
         self.site = site;
+        self.count_sources();
         Ok(())
+    }
+
+    /// A limit on one source's connections may be new: those that it has already count.
+    fn count_sources(&mut self) {
+        for (_, session) in &mut self.sessions {
+            // Behind another proxy the client is not known before its header has come.
+            let is_known =
+                session.introduction.is_some() || session.listener.config.proxy_from.is_none();
+            if is_known && let Some(client) = session.source_ip() {
+                // Without a limit, there is nothing that it could be refused for.
+                let _ = session.admission.count(0, client);
+            }
+        }
     }
 
     fn drain(&mut self, site: Arc<Site>) -> io::Result<()> {

@@ -167,3 +167,17 @@ fn backups_serve_while_no_other_server_is_up() {
     proxy.wait_for(&["p/a", "up again"]);
     assert_eq!(spread(&proxy, 5), BTreeMap::from([("a".into(), 5)]));
 }
+
+#[test]
+fn servers_with_nothing_to_do_take_turns() {
+    let servers = ["a", "b", "c"].map(Servers::named);
+    let [a, b, c] = servers.each_ref().map(|server| server.address);
+    let proxy = configured(&config(
+        &[("a", a, ""), ("b", b, ""), ("c", c, "")],
+        "balance = \"least-connections\"",
+    ));
+    // One that is not free again at once is passed over, so it need not be 20 each.
+    let counts = spread(&proxy, 60);
+    assert!(counts.values().all(|n| (12..=28).contains(n)), "{counts:?}");
+    assert_eq!(counts.len(), 3, "{counts:?}");
+}

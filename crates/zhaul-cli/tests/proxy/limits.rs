@@ -198,3 +198,47 @@ fn without_descriptors_clients_wait_and_are_served_later() {
         ask(&proxy.connect(), "x").is_ok_and(|answer| answer == "s x")
     });
 }
+
+#[test]
+fn a_server_that_is_taken_out_and_comes_back_has_the_connections_it_still_has() {
+    let (server, other) = (Servers::named("s"), Servers::named("other"));
+    let config = |servers: &[(&str, &Servers)], more: &str| {
+        let servers: Vec<_> = servers
+            .iter()
+            .map(|(name, s)| {
+                let address = s.address;
+                format!("{{ name = \"{name}\", address = \"{address}\", max_connections = 1 }}")
+            })
+            .collect();
+        format!(
+            "workers = 2\n[listeners.l]\nlisten = \"127.0.0.1:0\"\nto = \"p\"\n{more}\n\
+             [pools.p]\nqueue = 0\nservers = [{}]\n",
+            servers.join(", ")
+        )
+    };
+    let reload = |proxy: &Proxy, n: usize, config: &str| {
+        proxy.reload(config);
+        eventually("the reload", || {
+            proxy.stderr().matches("is in force").count() == n
+        });
+    };
+    let proxy = configured(&config(&[("s", &server)], ""));
+    let held = served(&proxy);
+    reload(&proxy, 1, &config(&[("o", &other)], ""));
+    assert_eq!(ask(&proxy.connect(), "x").unwrap(), "other x");
+    reload(&proxy, 2, &config(&[("s", &server)], ""));
+    assert!(is_refused(proxy.address()), "its only place is taken");
+    // A limit that is new counts those who were there before, on whatever worker they are.
+    let free = config(&[("s", &server), ("o", &other)], "");
+    let limited = config(
+        &[("s", &server), ("o", &other)],
+        "max_connections_per_source = 1",
+    );
+    reload(&proxy, 3, &limited);
+    eventually("all workers have counted", || is_refused(proxy.address()));
+    reload(&proxy, 4, &free);
+    assert_eq!(ask(&proxy.connect(), "x").unwrap(), "other x");
+    drop(held);
+    reload(&proxy, 5, &limited);
+    eventually("there is room", || !is_refused(proxy.address()));
+}
