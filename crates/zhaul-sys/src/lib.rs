@@ -14,6 +14,7 @@ pub mod getifaddrs;
 pub mod getrusage;
 pub mod hugetlb;
 pub mod if_nameindex;
+#[cfg(feature = "io-uring")]
 pub mod io_uring;
 pub mod lease;
 pub mod mmap;

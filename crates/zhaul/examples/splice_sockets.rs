@@ -1,13 +1,15 @@
-//! Forwards TCP connections: splices two sockets in both directions on one thread.
+//! Forwards TCP connections: a relay between each client and the server, both ways on one thread.
+//! Bulk is spliced, messages are copied, and ends, resets and idle connections are passed on.
 //!
 //! cargo run --release --example splice_sockets -- 127.0.0.1:9001 127.0.0.1:9000
 #![allow(clippy::print_stdout)]
 
 use std::error::Error;
 use std::io;
+use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use zhaul::{Summary, TransferError, transfer};
+use zhaul::relay::Way;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -21,31 +23,25 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let (client, peer) = listener.accept().await?;
         let to = to.clone();
         tokio::spawn(async move {
-            match forward(&client, &to).await {
-                Ok((sent, received)) => {
-                    println!(
-                        "{peer}: {} bytes there, {} back",
-                        sent.moved, received.moved
-                    );
-                }
-                Err(error) => println!("{peer}: {error}"),
+            if let Err(error) = forward(client, &to).await {
+                println!("{peer}: {error}");
             }
         });
     }
 }
 
-async fn forward(client: &TcpStream, to: &str) -> io::Result<(Summary, Summary)> {
-    let server = TcpStream::connect(to).await?;
-    Ok(tokio::try_join!(
-        one_way(client, &server),
-        one_way(&server, client)
-    )?)
-}
-
-/// Splices until the source ends, and passes the end on.
-async fn one_way(source: &TcpStream, sink: &TcpStream) -> Result<Summary, TransferError> {
-    let summary = transfer(source, sink).run_async().await?;
-    // The peer may be gone already; then there is nobody to tell.
-    let _ = rustix::net::shutdown(sink, rustix::net::Shutdown::Write);
-    Ok(summary)
+async fn forward(client: TcpStream, to: &str) -> io::Result<()> {
+    let (peer, server) = (client.peer_addr()?, TcpStream::connect(to).await?);
+    client.set_nodelay(true)?;
+    server.set_nodelay(true)?;
+    let ending = zhaul::relay(client, server)
+        .idle_timeout(Duration::from_secs(600))
+        .run_async()
+        .await;
+    let (there, back) = (ending.stats.way(Way::AToB), ending.stats.way(Way::BToA));
+    println!(
+        "{peer}: {}; {} bytes there ({} spliced), {} back ({} spliced)",
+        ending.cause, there.delivered, there.spliced, back.delivered, back.spliced
+    );
+    Ok(())
 }

@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 use rustix::event::{EventfdFlags, eventfd};
+#[cfg(feature = "tokio")]
 use tokio::sync::Notify;
 
 /// Cancels the transfers that were given a clone of it. Cancelling is final.
@@ -20,6 +21,7 @@ pub struct CancelToken {
 #[derive(Debug, Default)]
 struct Shared {
     cancelled: AtomicBool,
+    #[cfg(feature = "tokio")]
     notify: Notify,
     event: OnceLock<OwnedFd>,
 }
@@ -33,6 +35,7 @@ impl CancelToken {
     /// Cancels. Transfers notice at once if they wait, else before their next system call.
     pub fn cancel(&self) {
         self.shared.cancelled.store(true, Ordering::SeqCst);
+        #[cfg(feature = "tokio")]
         self.shared.notify.notify_waiters();
         // Either this sees the descriptor, or whoever made it sees the flag.
         fence(Ordering::SeqCst);
@@ -48,6 +51,7 @@ impl CancelToken {
     }
 
     /// Waits for [`cancel`](Self::cancel).
+    #[cfg(feature = "tokio")]
     pub async fn cancelled(&self) {
         loop {
             let notified = self.shared.notify.notified();
@@ -77,6 +81,7 @@ impl CancelToken {
 mod tests {
     use super::*;
 
+    #[cfg(feature = "tokio")]
     #[tokio::test]
     async fn every_waiter_wakes_and_late_ones_do_not_wait() {
         let token = CancelToken::new();

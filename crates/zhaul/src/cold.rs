@@ -4,22 +4,15 @@
 //! there is none. The queue is bounded: submitting waits for room, so that a burst of cold
 //! requests holds connections up and not memory.
 //!
-//! [`populate`] is the work drivers have for it: make a range of a file resident.
+//! [`populate`](crate::residency::populate) is the work drivers have for it: make a range of a file
+//! resident.
 
 use std::collections::VecDeque;
-use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use rustix::fs::Advice;
-use rustix::io::Errno as Raw;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-
-use zhaul_core::Errno;
-
-use crate::errno::of_rustix;
 
 /// The pool.
 #[derive(Debug)]
@@ -222,79 +215,11 @@ fn perform(job: Job) {
     let _ = catch_unwind(AssertUnwindSafe(job));
 }
 
-/// Brings `len` bytes from `offset` into memory and waits until they are there and up to date.
-/// Returns how many there are before the end of the file. For threads that may block.
-///
-/// `posix_fadvise(2)` WILLNEED queues all reads at once; `sendfile(2)` into `/dev/null` then waits
-/// for each page without copying it. Where a file has no page cache to send from, it is read.
-///
-/// # Errors
-/// What the disk says, typically EIO.
-pub fn populate(fd: impl AsFd, offset: u64, len: u64) -> Result<u64, Errno> {
-    let fd = fd.as_fd();
-    let Some(nonzero_len) = std::num::NonZeroU64::new(len) else {
-        return Ok(0);
-    };
-    // Advice: without it the reads below queue one after the other.
-    let _ = rustix::fs::fadvise(fd, offset, Some(nonzero_len), Advice::WillNeed);
-    match null().map_or(Err(Raw::NOENT), |null| send_to_null(fd, null, offset, len)) {
-        Err(Raw::INVAL | Raw::NOSYS | Raw::OPNOTSUPP | Raw::PERM | Raw::NOENT) => {
-            read_through(fd, offset, len)
-        }
-        result => result,
-    }
-    .map_err(of_rustix)
-}
-
-fn send_to_null(fd: BorrowedFd<'_>, null: &File, offset: u64, len: u64) -> Result<u64, Raw> {
-    let end = offset + len;
-    let mut at = offset;
-    while at < end {
-        let piece = (end - at).min(PIECE_BYTES);
-        let count = usize::try_from(piece).unwrap_or(usize::MAX);
-        let mut position = at;
-        match rustix::fs::sendfile(null, fd, Some(&mut position), count) {
-            Ok(0) => break,
-            Ok(sent) => at += sent as u64,
-            Err(Raw::INTR) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
-    Ok(at - offset)
-}
-
-fn read_through(fd: BorrowedFd<'_>, offset: u64, len: u64) -> Result<u64, Raw> {
-    let mut buffer = crate::buffer::Buffer::default();
-    let end = offset + len;
-    let mut at = offset;
-    while at < end {
-        let piece = usize::try_from(end - at)
-            .unwrap_or(usize::MAX)
-            .min(64 << 10);
-        match rustix::io::pread(fd, buffer.room(piece), at) {
-            Ok(0) => break,
-            Ok(read) => at += read as u64,
-            Err(Raw::INTR) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
-    Ok(at - offset)
-}
-
-fn null() -> Option<&'static File> {
-    static NULL: OnceLock<Option<File>> = OnceLock::new();
-    NULL.get_or_init(|| File::options().write(true).open("/dev/null").ok())
-        .as_ref()
-}
-
 /// One fast disk is kept busy by fewer.
 const COPYING_THREADS: usize = 8;
 
 /// Long enough to outlive a pause in a stream of cold requests.
 const IDLE_TIME: Duration = Duration::from_secs(10);
-
-/// A thread that waits for one piece after another gives the disk's queue time to fill.
-const PIECE_BYTES: u64 = 256 << 10;
 
 #[cfg(test)]
 #[path = "cold_tests.rs"]

@@ -1,11 +1,9 @@
 //! Tests of the cold pool.
 
-use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 
 use super::*;
-use crate::residency::{Residency, probe};
 
 #[tokio::test]
 async fn jobs_run_and_their_results_come_back() {
@@ -84,42 +82,4 @@ async fn a_result_that_panics_when_dropped_spares_the_thread() {
     let next = tokio::time::timeout(Duration::from_secs(5), pool.run(|| 7));
     assert_eq!(next.await, Ok(7), "the thread lives");
     assert_eq!(pool.threads(), 1);
-}
-
-#[test]
-fn populate_waits_until_the_data_is_up_to_date() {
-    let mut file = tempfile::tempfile_in("/var/tmp").unwrap();
-    let len = 8 << 20;
-    file.write_all(&vec![3; len]).unwrap();
-    file.sync_all().unwrap();
-    rustix::fs::fadvise(&file, 0, None, Advice::DontNeed).unwrap();
-    if probe(&file, 0, len as u64) == Residency::Resident {
-        println!("SKIP: pages cannot be dropped here");
-    }
-    assert_eq!(populate(&file, 0, len as u64), Ok(len as u64));
-    // Every single page answers without waiting.
-    for page in 0..len as u64 / 4096 {
-        assert_eq!(
-            probe(&file, page * 4096, 1),
-            Residency::Resident,
-            "page {page}"
-        );
-    }
-}
-
-#[test]
-fn populate_stops_at_the_end_of_the_file() {
-    let mut file = tempfile::tempfile().unwrap();
-    file.write_all(&[1; 5000]).unwrap();
-    assert_eq!(populate(&file, 4000, 1 << 20), Ok(1000));
-    assert_eq!(populate(&file, 9000, 10), Ok(0));
-    assert_eq!(populate(&file, 0, 0), Ok(0));
-}
-
-#[test]
-fn a_file_that_cannot_be_sent_from_is_read() {
-    let status = File::open("/proc/self/status").unwrap();
-    assert!(populate(&status, 0, 1 << 20).unwrap() > 100);
-    let (reader, _writer) = rustix::pipe::pipe().unwrap();
-    assert!(populate(&reader, 0, 10).is_err());
 }

@@ -71,6 +71,7 @@ impl<'a> Patience<'a> {
     }
 
     /// Waits until it is over.
+    #[cfg(feature = "tokio")]
     pub(crate) async fn over(self) {
         loop {
             match (self.ends_at(), self.lease) {
@@ -104,5 +105,6 @@ fn before_it_is_taken() -> Duration {
 const LONGEST: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
+#[cfg(feature = "tokio")]
 #[path = "in_flight_tests.rs"]
 mod tests;

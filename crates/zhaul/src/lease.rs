@@ -153,6 +153,7 @@ impl Lease {
     }
 
     /// Waits until somebody wants to write to the file.
+    #[cfg(feature = "tokio")]
     pub async fn broken(&self) {
         self.held.broken.cancelled().await;
     }

@@ -30,6 +30,11 @@
 //! # Signals
 //! The Rust runtime ignores SIGPIPE, and a vanished receiver is an error here. A program that
 //! restored the default action of SIGPIPE dies of it, as it chose to.
+//!
+//! # Features
+//! `tokio` (on by default): transfers and relays on a tokio task. Without it
+//! (`default-features = false`) nothing of tokio is built, and [`Haul::run`] and
+//! [`RelayBuilder::run`](relay::RelayBuilder::run) work on the thread that calls them.
 #![forbid(unsafe_code)]
 
 mod blocking;
@@ -42,6 +47,7 @@ mod in_flight;
 mod progress;
 
 pub mod calibration;
+#[cfg(feature = "tokio")]
 pub mod cold;
 pub mod endpoint;
 pub mod lease;
@@ -49,9 +55,11 @@ pub mod peer;
 pub mod pipe_pool;
 pub mod relay;
 pub mod residency;
+#[cfg(feature = "tokio")]
 pub mod tokio;
 
 pub use cancel::CancelToken;
+#[cfg(feature = "tokio")]
 pub use cold::ColdPool;
 pub use errno::errno_of;
 pub use haul::{Haul, transfer};

@@ -37,6 +37,7 @@ mod calls;
 mod epoll;
 mod limit;
 mod progress;
+#[cfg(feature = "tokio")]
 mod task;
 mod turns;
 

@@ -16,6 +16,7 @@
 //! price is one wait for the disk.
 
 mod memo;
+mod populate;
 
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -27,6 +28,7 @@ use rustix::io::{Errno as Raw, ReadWriteFlags};
 use crate::endpoint::{FileSystem, file_system};
 
 pub use memo::{Chunk, Memo, Tick};
+pub use populate::populate;
 
 /// What is known about a range of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,7 +178,7 @@ mod tests {
             println!("SKIP: pages cannot be dropped here");
             return;
         };
-        crate::cold::populate(&file, 0, 1 << 20).unwrap();
+        populate(&file, 0, 1 << 20).unwrap();
         assert_eq!(probe(&file, 0, 1 << 20), Residency::Resident);
         let page = std::num::NonZeroU64::new(4096);
         rustix::fs::fadvise(&file, 77 * 4096, page, rustix::fs::Advice::DontNeed).unwrap();

@@ -1,5 +1,6 @@
 //! Ends that are not what they seem: urgent data, messages, peers that reset, streams dressed up as
 //! files.
+#![cfg(feature = "tokio")]
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod common;

@@ -1,4 +1,5 @@
 //! Leases: who breaks them, who notices, and what they are refused for.
+#![cfg(feature = "tokio")]
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod common;

@@ -1,5 +1,6 @@
 //! A full queue of real-time signals: the kernel falls back to SIGIO, whose default action ends
 //! the process. A program of its own, because the limit holds for the whole process.
+#![cfg(feature = "tokio")]
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod common;

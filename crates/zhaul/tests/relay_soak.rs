@@ -3,6 +3,7 @@
 //! nothing is left over.
 //!
 //! `ZHAUL_SOAK=5000` relays so many connections instead of a few hundred.
+#![cfg(feature = "tokio")]
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 #[path = "relay/random.rs"]

@@ -1,4 +1,5 @@
 //! The lean path to a socket: bytes, system calls, changes of the file, cold pages.
+#![cfg(feature = "tokio")]
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod common;

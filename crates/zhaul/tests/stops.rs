@@ -1,4 +1,5 @@
 //! What stops a transfer before its end, and what is left when it does.
+#![cfg(feature = "tokio")]
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod common;

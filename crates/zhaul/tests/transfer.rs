@@ -1,4 +1,5 @@
 //! Any source to any sink, by both drivers, byte for byte.
+#![cfg(feature = "tokio")]
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod common;

@@ -1,4 +1,5 @@
 //! A terabyte through a window: bounded address space and memory.
+#![cfg(feature = "tokio")]
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod common;

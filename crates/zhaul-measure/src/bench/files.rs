@@ -87,7 +87,7 @@ impl SourceFile {
         if asked() != Residency::Cold {
             return true;
         }
-        let read = zhaul::cold::populate(self.file.as_fd(), 0, self.bytes);
+        let read = residency::populate(self.file.as_fd(), 0, self.bytes);
         read.is_ok() && asked() != Residency::Cold
     }
 }

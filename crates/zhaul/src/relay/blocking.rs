@@ -8,9 +8,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use zhaul_core::relay::{Ending, Readiness, Side, Wants};
 
+use super::builder::Control;
 use super::epoll::readiness;
 use super::limit::now;
-use super::task::Control;
 use super::turns::{Relay, Turn};
 use crate::cancel::CancelToken;
 

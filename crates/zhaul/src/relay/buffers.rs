@@ -3,9 +3,11 @@
 //! A relay takes a buffer before it receives and gives it back when it has sent everything, so
 //! one buffer serves all the connections of a thread that are not held up by their peers.
 
+#[cfg(feature = "tokio")]
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+#[cfg(feature = "tokio")]
 use tokio::sync::Notify;
 
 /// A pool; clones share it.
@@ -20,7 +22,9 @@ struct Shared {
     buffer_bytes: usize,
     state: Mutex<State>,
     /// Relays that wait for a buffer.
+    #[cfg(feature = "tokio")]
     waiting: AtomicUsize,
+    #[cfg(feature = "tokio")]
     freed: Notify,
 }
 
@@ -39,7 +43,9 @@ impl BufferPool {
                 max_buffers: max_buffers.max(1),
                 buffer_bytes: buffer_bytes.max(1),
                 state: Mutex::default(),
+                #[cfg(feature = "tokio")]
                 waiting: AtomicUsize::new(0),
+                #[cfg(feature = "tokio")]
                 freed: Notify::new(),
             }),
         }
@@ -87,6 +93,7 @@ impl BufferPool {
     }
 
     /// Waits until there is a buffer to be had. Another may take it first.
+    #[cfg(feature = "tokio")]
     pub async fn available(&self) {
         let _waiting = Waiting::new(&self.shared.waiting);
         loop {
@@ -109,8 +116,10 @@ impl BufferPool {
 }
 
 /// Counts who waits, however the wait ends.
+#[cfg(feature = "tokio")]
 struct Waiting<'a>(&'a AtomicUsize);
 
+#[cfg(feature = "tokio")]
 impl<'a> Waiting<'a> {
     fn new(count: &'a AtomicUsize) -> Self {
         count.fetch_add(1, Ordering::SeqCst);
@@ -118,6 +127,7 @@ impl<'a> Waiting<'a> {
     }
 }
 
+#[cfg(feature = "tokio")]
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::SeqCst);
@@ -164,6 +174,7 @@ impl Drop for PooledBuffer {
         }
         drop(state);
         // Whoever starts to wait after this look finds the buffer that was just put back.
+        #[cfg(feature = "tokio")]
         if pool.shared.waiting.load(Ordering::SeqCst) > 0 {
             pool.shared.freed.notify_waiters();
         }
@@ -203,6 +214,7 @@ mod tests {
         assert!(pool.take().is_some());
     }
 
+    #[cfg(feature = "tokio")]
     #[tokio::test]
     async fn who_waits_for_a_buffer_wakes_when_one_comes_back() {
         let pool = BufferPool::new(1, 100);

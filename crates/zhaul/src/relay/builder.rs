@@ -12,11 +12,13 @@ use super::blocking;
 use super::buffers::BufferPool;
 use super::limit::{Limit, RateLimit, now};
 use super::progress::RelayProgress;
-use super::task::{Control, run};
+#[cfg(feature = "tokio")]
+use super::task::run;
 use super::turns::{Relay, Resources};
 use crate::cancel::CancelToken;
 use crate::errno::of_rustix;
 use crate::pipe_pool::PipePool;
+#[cfg(feature = "tokio")]
 use crate::tokio::Readiness;
 
 /// A relay to be run; see [`relay`].
@@ -31,6 +33,14 @@ pub struct RelayBuilder<'a, A, B> {
     preloads: Vec<(Way, &'a [u8])>,
     cancel: Option<&'a CancelToken>,
     progress: Option<&'a RelayProgress>,
+}
+
+/// What serves, stops or watches a relay.
+#[derive(Clone, Copy)]
+pub(super) struct Control<'a> {
+    pub(super) resources: &'a Resources,
+    pub(super) cancel: Option<&'a CancelToken>,
+    pub(super) progress: Option<&'a RelayProgress>,
 }
 
 /// Describes a relay between two stream sockets, which [`RelayBuilder::run_async`] or
@@ -136,6 +146,7 @@ impl<'a, A, B> RelayBuilder<'a, A, B> {
     }
 }
 
+#[cfg(feature = "tokio")]
 impl<A: Readiness, B: Readiness> RelayBuilder<'_, A, B> {
     /// Relays on this task until it is over.
     ///

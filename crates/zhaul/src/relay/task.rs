@@ -12,21 +12,13 @@ use tokio::time::{Instant, Sleep};
 use zhaul_core::Errno;
 use zhaul_core::relay::{Ending, Interest, Readiness as Reported, Side};
 
+use super::builder::Control;
 use super::calls::{Awaits, Sockets};
 use super::limit::now;
-use super::progress::RelayProgress;
 use super::turns::{Relay, Resources, Turn};
 use crate::cancel::CancelToken;
 use crate::errno::errno_of;
 use crate::tokio::Readiness;
-
-/// What serves, stops or watches a relay.
-#[derive(Clone, Copy)]
-pub(super) struct Control<'a> {
-    pub(super) resources: &'a Resources,
-    pub(super) cancel: Option<&'a CancelToken>,
-    pub(super) progress: Option<&'a RelayProgress>,
-}
 
 /// Runs the relay to its end.
 pub(super) async fn run<A: Readiness, B: Readiness>(

@@ -12,9 +12,9 @@ use std::sync::Arc;
 use zhaul_core::{DEFAULT_CHUNK_BYTES, Errno, Version};
 
 use super::send_file::SharedFile;
-use crate::cold::{ColdPool, Running, populate};
+use crate::cold::{ColdPool, Running};
 use crate::errno::of_rustix;
-use crate::residency::{Chunk, Memo, Residency, Tick, probe};
+use crate::residency::{Chunk, Memo, Residency, Tick, populate, probe};
 
 /// A file that can be kept alive by a job in the pool.
 pub(crate) trait FileHandle {

@@ -1,4 +1,5 @@
 //! Relays between real sockets, by each driver and for each mixture of TCP and UNIX sockets.
+#![cfg(feature = "tokio")]
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 #[path = "../common/mod.rs"]
