@@ -45,12 +45,13 @@ pub fn getrusage(who: Who) -> io::Result<Usage> {
         Who::Process => libc::RUSAGE_SELF,
         Who::Children => libc::RUSAGE_CHILDREN,
     };
-    let mut usage = MaybeUninit::<libc::rusage>::uninit();
+    // Zeroed, because a seccomp filter can make a call that was never made look successful.
+    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
     // SAFETY: the kernel stores one struct rusage at the pointer, which is this stack's for the
     // length of the call.
     let result = unsafe { libc::getrusage(who, usage.as_mut_ptr()) };
     check(result)?;
-    // SAFETY: the call succeeded, so the whole structure was stored.
+    // SAFETY: integers only, for which zeros and whatever the kernel stored are valid.
     let usage = unsafe { usage.assume_init() };
     let count = |value: libc::c_long| u64::try_from(value).unwrap_or(0);
     Ok(Usage {

@@ -14,6 +14,9 @@ use ::io_uring::{IoUring, Probe, cqueue, opcode, squeue};
 pub struct Ring {
     ring: IoUring,
     next_id: u64,
+    /// An operation may wait in the queue that was never taken from it: with the next one it would be
+    /// made on whatever its descriptor's number means by then.
+    failed: bool,
 }
 
 /// What became of a zero-copy send.
@@ -52,7 +55,11 @@ impl Ring {
     /// Linux 5.12).
     pub fn new() -> io::Result<Self> {
         let ring = IoUring::new(8)?;
-        Ok(Self { ring, next_id: 0 })
+        Ok(Self {
+            ring,
+            next_id: 0,
+            failed: false,
+        })
     }
 
     /// Names of the [`OPERATIONS`] that this kernel has (IORING_REGISTER_PROBE).
@@ -150,12 +157,19 @@ impl Ring {
     /// # Safety
     /// What the operation points at stays valid until its last completion was taken, or for ever.
     unsafe fn submit(&mut self, operation: squeue::Entry) -> io::Result<u64> {
+        if self.failed {
+            return Err(io::Error::other(
+                "an earlier operation could not be submitted",
+            ));
+        }
         self.next_id += 1;
         let operation = operation.user_data(self.next_id);
         // SAFETY: passed on to the caller.
         let pushed = unsafe { self.ring.submission().push(&operation) };
         pushed.map_err(io::Error::other)?;
-        self.ring.submit()?;
+        self.failed = true;
+        let submitted = self.ring.submit()?;
+        self.failed = submitted != 1;
         Ok(self.next_id)
     }
 

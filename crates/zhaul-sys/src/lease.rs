@@ -61,21 +61,35 @@ pub fn lease(fd: BorrowedFd<'_>) -> io::Result<LeaseKind> {
 /// signal each break is queued on its own and carries the descriptor.
 ///
 /// # Errors
-/// EINVAL if there is no such signal.
+/// EINVAL if it is not one of SIGRTMIN to SIGRTMAX: others mean something else to whoever gets them.
 pub fn set_signal(fd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+    if !(libc::SIGRTMIN()..=libc::SIGRTMAX()).contains(&signal) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
     // SAFETY: the descriptor is borrowed for the call; F_SETSIG takes an int.
     let result = unsafe { libc::fcntl(fd.as_raw_fd(), F_SETSIG, signal) };
     check(result).map(drop)
 }
 
-/// Directs the signals of this open file description to one thread of this process.
+/// A thread of this process. Signals are sent to no others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Thread(i32);
+
+impl Thread {
+    /// The calling thread.
+    pub fn current() -> Self {
+        Self(rustix::thread::gettid().as_raw_nonzero().get())
+    }
+}
+
+/// Directs the signals of this open file description to one thread, which has not ended.
 ///
 /// # Errors
 /// ESRCH if there is no such thread.
-pub fn set_owner_thread(fd: BorrowedFd<'_>, thread_id: i32) -> io::Result<()> {
+pub fn set_owner_thread(fd: BorrowedFd<'_>, thread: Thread) -> io::Result<()> {
     let owner = FOwnerEx {
         kind: F_OWNER_TID,
-        pid: thread_id,
+        pid: thread.0,
     };
     // SAFETY: the descriptor is borrowed for the call; F_SETOWN_EX reads a struct f_owner_ex,
     // which lives on this stack until the call returned.
@@ -129,11 +143,10 @@ mod tests {
         let signal = sigwait::first_realtime_signal() + 5;
         let set = sigwait::SignalSet::of(&[signal, libc::SIGIO]).unwrap();
         sigwait::block_in_this_thread(&set).unwrap();
-        set_owner_thread(
-            file.as_fd(),
-            rustix::thread::gettid().as_raw_nonzero().get(),
-        )
-        .unwrap();
+        set_owner_thread(file.as_fd(), Thread::current()).unwrap();
+        for other in [0, libc::SIGKILL, libc::SIGSEGV, libc::SIGRTMIN() - 1] {
+            assert!(set_signal(file.as_fd(), other).is_err(), "{other}");
+        }
         set_signal(file.as_fd(), signal).unwrap();
         set_lease(file.as_fd(), LeaseKind::Read).unwrap();
 

@@ -11,6 +11,7 @@ mod ring;
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::process::Pid;
 
@@ -33,7 +34,14 @@ pub enum Target {
 
 /// An event that the kernel counts or records until this is dropped.
 #[derive(Debug)]
-pub struct PerfEvent(OwnedFd);
+pub struct PerfEvent {
+    fd: OwnedFd,
+    /// Its records have a place: a [`Ring`] of its own, or that of another event.
+    ///
+    /// The kernel maps the same memory for whoever maps such an event again, and two rings over the
+    /// same memory would each free what the other still reads.
+    has_output: AtomicBool,
+}
 
 /// What a counter shows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -80,7 +88,11 @@ impl PerfEvent {
         };
         let fd = check(libc::c_int::try_from(fd).unwrap_or(-1))?;
         // SAFETY: the call succeeded, so fd is a new descriptor that nobody else owns.
-        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        Ok(Self {
+            fd,
+            has_output: AtomicBool::new(false),
+        })
     }
 
     /// Begins or goes on to count, in inheriting children as well.
@@ -111,11 +123,23 @@ impl PerfEvent {
     /// CPUs, on the same task) and has the same clock.
     ///
     /// # Errors
-    /// EINVAL if they do not match, or if this event has a ring itself.
+    /// EINVAL if they do not match; EBUSY if this event has or had a ring, or another's, already.
     pub fn set_output(&self, other: &Self) -> io::Result<()> {
-        let other = libc::c_ulong::try_from(other.0.as_raw_fd())
+        let other = libc::c_ulong::try_from(other.fd.as_raw_fd())
             .map_err(|_| io::ErrorKind::InvalidInput)?;
-        self.ioctl(SET_OUTPUT, other).map(drop)
+        self.claim_output(|| self.ioctl(SET_OUTPUT, other).map(drop))
+    }
+
+    /// Gives its records a place, once and for all.
+    fn claim_output<T>(&self, give: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        if self.has_output.swap(true, Ordering::AcqRel) {
+            return Err(io::Error::from_raw_os_error(libc::EBUSY));
+        }
+        let given = give();
+        if given.is_err() {
+            self.has_output.store(false, Ordering::Release);
+        }
+        given
     }
 
     /// Lets only those occurrences of a tracepoint count that match the expression, in the words
@@ -125,7 +149,8 @@ impl PerfEvent {
     /// EINVAL for an expression the kernel does not understand.
     pub fn set_filter(&self, expression: &CStr) -> io::Result<()> {
         // SAFETY: the kernel reads a NUL-terminated string, which lives through the call.
-        check(unsafe { libc::ioctl(self.0.as_raw_fd(), SET_FILTER, expression.as_ptr()) }).map(drop)
+        check(unsafe { libc::ioctl(self.fd.as_raw_fd(), SET_FILTER, expression.as_ptr()) })
+            .map(drop)
     }
 
     /// The number that marks this event's records ([`SampleType::IDENTIFIER`]); those of inheriting
@@ -137,7 +162,7 @@ impl PerfEvent {
         let mut id = 0_u64;
         // SAFETY: the kernel stores one u64 at the pointer, which is this stack's for the length of
         // the call.
-        check(unsafe { libc::ioctl(self.0.as_raw_fd(), ID, &raw mut id) })?;
+        check(unsafe { libc::ioctl(self.fd.as_raw_fd(), ID, &raw mut id) })?;
         Ok(id)
     }
 
@@ -152,7 +177,7 @@ impl PerfEvent {
         // stack's for the length of the call.
         let read = check_len(unsafe {
             libc::read(
-                self.0.as_raw_fd(),
+                self.fd.as_raw_fd(),
                 words.as_mut_ptr().cast(),
                 size_of_val(&words),
             )
@@ -176,13 +201,13 @@ impl PerfEvent {
     fn ioctl(&self, request: libc::Ioctl, argument: libc::c_ulong) -> io::Result<libc::c_int> {
         // SAFETY: the requests that come here take a plain number or nothing; no memory is
         // touched.
-        check(unsafe { libc::ioctl(self.0.as_raw_fd(), request, argument) })
+        check(unsafe { libc::ioctl(self.fd.as_raw_fd(), request, argument) })
     }
 }
 
 impl AsFd for PerfEvent {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.fd.as_fd()
     }
 }
 

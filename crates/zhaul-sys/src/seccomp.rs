@@ -10,7 +10,8 @@ use crate::check;
 /// What becomes of whoever makes the call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// The call fails with this error number.
+    /// The call fails with this error number, 1 to 4095. With 0 it would seem to succeed without
+    /// having done anything, and whoever relies on what it was to store would read old memory.
     Errno(u16),
     /// The process ends with SIGSYS.
     Kill,
@@ -20,10 +21,15 @@ pub enum Refusal {
 /// cannot gain privileges by executing programs either (PR_SET_NO_NEW_PRIVS).
 ///
 /// # Errors
-/// EINVAL without CONFIG_SECCOMP_FILTER.
+/// EINVAL without CONFIG_SECCOMP_FILTER, for an error number that is none, and for calls that have no
+/// way to fail: their callers go on as if they had been made, into whatever lies behind.
 pub fn refuse_in_this_thread(call: libc::c_long, refusal: Refusal) -> io::Result<()> {
     let action = match refusal {
-        Refusal::Errno(errno) => libc::SECCOMP_RET_ERRNO | u32::from(errno),
+        Refusal::Errno(1..=MAX_ERRNO) if NEVER_RETURN.contains(&call) => {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        Refusal::Errno(errno @ 1..=MAX_ERRNO) => libc::SECCOMP_RET_ERRNO | u32::from(errno),
+        Refusal::Errno(_) => return Err(io::ErrorKind::InvalidInput.into()),
         Refusal::Kill => libc::SECCOMP_RET_KILL_PROCESS,
     };
     let call = u32::try_from(call).map_err(|_| io::ErrorKind::InvalidInput)?;
@@ -45,6 +51,13 @@ pub fn refuse_in_this_thread(call: libc::c_long, refusal: Refusal) -> io::Result
     // SAFETY: the kernel copies the program, which lives on this stack until the call returned.
     check(unsafe { libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const filter) }).map(drop)
 }
+
+/// The kernel's MAX_ERRNO: a filter's larger ones are reported as this one.
+const MAX_ERRNO: u16 = 4095;
+
+/// Calls after which there is no caller to return to.
+const NEVER_RETURN: [libc::c_long; 3] =
+    [libc::SYS_rt_sigreturn, libc::SYS_exit, libc::SYS_exit_group];
 
 const fn statement(code: u16, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
     libc::sock_filter { code, jt, jf, k }
@@ -68,8 +81,29 @@ mod tests {
         assert!(sysinfo().is_ok());
     }
 
+    #[test]
+    fn a_refusal_that_looks_like_success_is_none() {
+        std::thread::spawn(|| {
+            for errno in [0, 4096, u16::MAX] {
+                let refused = refuse_in_this_thread(libc::SYS_getrusage, Refusal::Errno(errno));
+                assert!(refused.is_err(), "{errno}");
+            }
+            let ours = crate::getrusage::getrusage(crate::getrusage::Who::Process).unwrap();
+            assert!(ours.max_rss_kib > 0, "the call is still made");
+        })
+        .join()
+        .unwrap();
+    }
+
+    #[test]
+    fn calls_that_cannot_fail_cannot_be_made_to() {
+        for call in NEVER_RETURN {
+            assert!(refuse_in_this_thread(call, Refusal::Errno(1)).is_err());
+        }
+    }
+
     fn sysinfo() -> io::Result<libc::c_int> {
-        let mut info = std::mem::MaybeUninit::<libc::sysinfo>::uninit();
+        let mut info = std::mem::MaybeUninit::<libc::sysinfo>::zeroed();
         // SAFETY: the kernel stores a struct sysinfo.
         check(unsafe { libc::sysinfo(info.as_mut_ptr()) })
     }

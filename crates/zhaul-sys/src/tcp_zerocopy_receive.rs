@@ -37,8 +37,13 @@ impl ReceiveWindow {
     /// Reserves `len` bytes, a multiple of the page size, for what `socket` receives.
     ///
     /// # Errors
-    /// ENODEV before Linux 4.18 and for what is no TCP socket, EINVAL for no length, ENOMEM.
+    /// ENODEV before Linux 4.18 and for what is no TCP socket, ENOTSOCK, EINVAL for no length,
+    /// ENOMEM.
     pub fn of(socket: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
+        // Other descriptors can be mapped, too, to other effects.
+        if rustix::net::sockopt::socket_protocol(socket)? != Some(rustix::net::ipproto::TCP) {
+            return Err(io::Error::from_raw_os_error(libc::ENODEV));
+        }
         // SAFETY: a fresh range chosen by the kernel aliases nothing. It is empty until receive()
         // fills it, and read only through copy_out().
         let start = unsafe {
@@ -68,7 +73,7 @@ impl ReceiveWindow {
         let mut call = ZerocopyReceive {
             address: self.start.as_ptr() as u64,
             length: u32::try_from(self.len).unwrap_or(u32::MAX),
-            recv_skip_hint: 0,
+            recv_skip_hint: NOT_ANSWERED,
         };
         let mut len = size_of::<ZerocopyReceive>() as libc::socklen_t;
         // SAFETY: the kernel stores a struct tcp_zerocopy_receive, which lives on this stack, and
@@ -83,6 +88,10 @@ impl ReceiveWindow {
                 &raw mut len,
             )
         })?;
+        if call.recv_skip_hint == NOT_ANSWERED {
+            // A seccomp filter can let a call seem to succeed that was never made.
+            return Err(io::ErrorKind::Unsupported.into());
+        }
         self.mapped = (call.length as usize).min(self.len);
         Ok(Received {
             mapped: self.mapped,
@@ -133,6 +142,9 @@ pub fn set_max_segment(socket: BorrowedFd<'_>, bytes: u16) -> io::Result<()> {
     .map(drop)
 }
 
+/// More than a receive queue ever holds, so the kernel always replaces it.
+const NOT_ANSWERED: u32 = u32::MAX;
+
 /// The first three fields of `struct tcp_zerocopy_receive`, which every kernel since 4.18 takes.
 #[repr(C)]
 struct ZerocopyReceive {
@@ -176,5 +188,10 @@ mod tests {
     fn a_window_serves_its_own_kind_only() {
         let (pipe, _writer) = rustix::pipe::pipe().unwrap();
         assert!(ReceiveWindow::of(pipe.as_fd(), 4096).is_err());
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(4096).unwrap();
+        assert!(ReceiveWindow::of(file.as_fd(), 4096).is_err());
+        let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        assert!(ReceiveWindow::of(udp.as_fd(), 4096).is_err());
     }
 }

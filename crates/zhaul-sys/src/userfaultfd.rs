@@ -32,14 +32,18 @@ impl WatchedMemory {
     /// So many pages, none of which exists yet.
     ///
     /// # Errors
-    /// ENOMEM.
+    /// ENOMEM; EINVAL for none, or for more than an address can reach.
     pub fn pages(pages: usize) -> io::Result<Self> {
         let page_bytes = rustix::param::page_size();
+        // Everything below computes with pages * page_bytes, which fits from here on.
+        let len = pages
+            .checked_mul(page_bytes)
+            .ok_or(io::ErrorKind::InvalidInput)?;
         // SAFETY: a fresh anonymous range chosen by the kernel aliases nothing.
         let start = unsafe {
             rustix::mm::mmap_anonymous(
                 ptr::null_mut(),
-                pages * page_bytes,
+                len,
                 ProtFlags::READ | ProtFlags::WRITE,
                 MapFlags::PRIVATE,
             )
@@ -76,7 +80,11 @@ impl WatchedMemory {
     }
 
     fn range(&self, page: usize, pages: usize) -> UffdioRange {
-        assert!(page + pages <= self.pages, "inside the memory");
+        let end = page.checked_add(pages);
+        assert!(
+            end.is_some_and(|end| end <= self.pages),
+            "inside the memory"
+        );
         UffdioRange {
             start: self.start.as_ptr() as u64 + (page * self.page_bytes) as u64,
             len: (pages * self.page_bytes) as u64,
@@ -350,6 +358,28 @@ mod tests {
             faults.unprotect(&memory, 1).unwrap();
             assert_eq!(toucher.join().unwrap(), (7, 8));
         });
+    }
+
+    #[test]
+    fn more_pages_than_an_address_can_reach_are_refused() {
+        let page_bytes = rustix::param::page_size();
+        for pages in [usize::MAX, usize::MAX / page_bytes + 2, 1 << 52, 0] {
+            assert!(WatchedMemory::pages(pages).is_err(), "{pages}");
+        }
+    }
+
+    #[test]
+    fn a_page_outside_of_the_memory_is_refused() {
+        let Ok(faults) = Userfault::open(true) else {
+            println!("SKIP a_page_outside_of_the_memory_is_refused: no userfaultfd");
+            return;
+        };
+        let memory = WatchedMemory::pages(1).unwrap();
+        faults.watch(&memory).unwrap();
+        for page in [1, usize::MAX] {
+            let outside = || drop(faults.unprotect(&memory, page));
+            assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(outside)).is_err());
+        }
     }
 
     #[test]

@@ -39,7 +39,7 @@ use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno as Raw;
 
 use zhaul_core::{Errno, Refusal, SourceFacts, Stability};
-use zhaul_sys::lease::{LeaseKind, lease, set_lease, set_owner_thread, set_signal};
+use zhaul_sys::lease::{LeaseKind, Thread, lease, set_lease, set_owner_thread, set_signal};
 use zhaul_sys::sigwait::{SIGIO, SignalSet, block_in_this_thread, first_realtime_signal, wait};
 
 use crate::cancel::CancelToken;
@@ -122,7 +122,7 @@ impl Lease {
     fn arm(&self) -> Result<(), LeaseError> {
         let fd = self.held.fd.as_fd();
         let refused = |error: std::io::Error| LeaseError::from_lease_call(errno_of(&error));
-        set_owner_thread(fd, self.watcher.thread_id).map_err(refused)?;
+        set_owner_thread(fd, self.watcher.thread).map_err(refused)?;
         set_signal(fd, self.watcher.signal).map_err(refused)?;
         set_lease(fd, LeaseKind::Read).map_err(refused)?;
         self.held.armed.store(true, Ordering::SeqCst);
@@ -227,7 +227,7 @@ impl Held {
 
 /// The thread that waits for the signals of all leases.
 struct Watcher {
-    thread_id: i32,
+    thread: Thread,
     signal: i32,
     leases: Arc<Leases>,
     /// The process that the thread lives in: a forked one has no such thread.
@@ -263,18 +263,18 @@ impl Watcher {
             .name("zhaul-lease".into())
             .spawn(move || {
                 let blocked = block_in_this_thread(&set);
-                let thread_id = rustix::thread::gettid().as_raw_nonzero().get();
+                let thread = Thread::current();
                 let go_on = blocked.is_ok();
                 // The starter waits for this message and is there to receive it.
-                let _ = ready.send(blocked.map(|()| thread_id));
+                let _ = ready.send(blocked.map(|()| thread));
                 if go_on {
                     let _last_act = BreakAll(&watched);
                     watch(&set, signal, &watched);
                 }
             })?;
-        let thread_id = started.recv().map_err(std::io::Error::other)??;
+        let thread = started.recv().map_err(std::io::Error::other)??;
         Ok(Self {
-            thread_id,
+            thread,
             signal,
             leases,
             process: std::process::id(),

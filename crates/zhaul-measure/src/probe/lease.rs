@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
-use zhaul_sys::lease::{LeaseKind, set_lease, set_owner_thread, set_signal};
+use zhaul_sys::lease::{LeaseKind, Thread, set_lease, set_owner_thread, set_signal};
 use zhaul_sys::sigwait::{SIGIO, SignalSet, block_in_this_thread, first_realtime_signal, wait};
 
 use super::place::Subject;
@@ -39,8 +39,7 @@ pub(super) fn try_it(subject: &Subject) -> Result<Seen, Trouble> {
     let signal = first_realtime_signal() + SIGNAL_OFFSET;
     let signals = SignalSet::of(&[signal, SIGIO]).preparing("sigaddset")?;
     block_in_this_thread(&signals).preparing("pthread_sigmask")?;
-    let this_thread = rustix::thread::gettid().as_raw_nonzero().get();
-    set_owner_thread(held.as_fd(), this_thread).preparing("fcntl (F_SETOWN_EX)")?;
+    set_owner_thread(held.as_fd(), Thread::current()).preparing("fcntl (F_SETOWN_EX)")?;
     set_signal(held.as_fd(), signal).preparing("fcntl (F_SETSIG)")?;
     set_lease(held.as_fd(), LeaseKind::Read).map_err(|error| match errno_of(&error) {
         Errno::INVAL => switched_off_or_lacking(errno_of(&error)).into(),

@@ -29,10 +29,10 @@ pub struct Ring {
 unsafe impl Send for Ring {}
 
 impl Ring {
-    /// Maps a ring of `pages` pages, a power of two, for the event.
+    /// Maps a ring of `pages` pages, a power of two, for the event: the only one it ever has.
     ///
     /// # Errors
-    /// EPERM: more locked memory than `kernel.perf_event_mlock_kb` and RLIMIT_MEMLOCK allow;
+    /// EBUSY: the event has or had a ring, or stores its records in that of another; EPERM: more locked memory than `kernel.perf_event_mlock_kb` and RLIMIT_MEMLOCK allow;
     /// EINVAL: not a power of two, or an event that is inherited and has no CPU; ENOMEM.
     pub fn map(event: &PerfEvent, pages: usize) -> io::Result<Self> {
         let page = rustix::param::page_size();
@@ -43,18 +43,22 @@ impl Ring {
         let mapped_bytes = data_bytes
             .checked_add(page)
             .ok_or(io::ErrorKind::InvalidInput)?;
-        // SAFETY: a fresh range chosen by the kernel aliases nothing. It is shared with the kernel,
-        // which is why it is only reached through raw pointers and atomics below.
-        let start = unsafe {
-            rustix::mm::mmap(
-                ptr::null_mut(),
-                mapped_bytes,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::SHARED,
-                event.as_fd(),
-                0,
-            )
-        }?;
+        let start = event.claim_output(|| {
+            // SAFETY: a fresh range chosen by the kernel aliases no address. Its memory is shared
+            // with the kernel, which is why it is only reached through raw pointers and atomics
+            // below, and with no other ring, which claim_output() sees to.
+            let start = unsafe {
+                rustix::mm::mmap(
+                    ptr::null_mut(),
+                    mapped_bytes,
+                    ProtFlags::READ | ProtFlags::WRITE,
+                    MapFlags::SHARED,
+                    event.as_fd(),
+                    0,
+                )
+            };
+            Ok(start?)
+        })?;
         let start = NonNull::new(start.cast::<u8>()).ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(Self {
             start,
