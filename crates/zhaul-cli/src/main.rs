@@ -13,8 +13,10 @@ mod trace;
 
 use std::io::Write as _;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
+use signal_hook::consts::SIGXFSZ;
 use tracing_appender::non_blocking::WorkerGuard;
 
 /// Move bytes on Linux without copying them.
@@ -57,6 +59,11 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    // A file that may not grow (RLIMIT_FSIZE) then says so by EFBIG, instead of ending the process.
+    // A handler and not "ignore", which commands that we start would inherit.
+    if let Err(error) = signal_hook::flag::register(SIGXFSZ, Arc::default()) {
+        return fail(&error.into(), 1);
+    }
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => return explain_usage(&error),

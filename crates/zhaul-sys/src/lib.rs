@@ -26,6 +26,7 @@ pub mod seccomp;
 pub mod setsockopt;
 pub mod sigaction;
 pub mod sigwait;
+pub mod sigxfsz;
 pub mod siocoutq;
 pub mod tcp_ulp;
 pub mod tcp_zerocopy_receive;

@@ -10,8 +10,9 @@ use rustix::io::Errno as Raw;
 use rustix::net::{RecvFlags, SendFlags};
 use rustix::pipe::SpliceFlags;
 
-use zhaul_core::{End, Errno, Op, SinkFacts, SourceFacts, SourceKind};
+use zhaul_core::{End, Errno, Op, SinkFacts, SinkKind, SourceFacts, SourceKind};
 use zhaul_sys::mmap::{Mapping, SendMode};
+use zhaul_sys::sigxfsz::{is_file_size_limited, without_sigxfsz};
 
 use crate::buffer::Buffer;
 use crate::errno::{errno_of, of_rustix};
@@ -26,6 +27,8 @@ pub(crate) struct Hands {
     buffer: Buffer,
     source_is_socket: bool,
     sink_is_socket: bool,
+    /// The sink may not grow beyond RLIMIT_FSIZE, which would be a signal.
+    sink_is_limited: bool,
 }
 
 #[derive(Debug)]
@@ -47,6 +50,7 @@ impl Hands {
                 SourceKind::StreamSocket | SourceKind::MessageSocket
             ),
             sink_is_socket: sink.kind.is_socket(),
+            sink_is_limited: sink.kind == SinkKind::Regular && is_file_size_limited(),
         }
     }
 
@@ -77,7 +81,12 @@ impl Hands {
         sink: BorrowedFd<'_>,
     ) -> Result<usize, Errno> {
         loop {
-            match self.attempt(op, source, sink) {
+            let result = if self.sink_is_limited {
+                without_sigxfsz(|| self.attempt(op, source, sink))
+            } else {
+                self.attempt(op, source, sink)
+            };
+            match result {
                 Err(Errno::EINTR) => {}
                 result => return result,
             }

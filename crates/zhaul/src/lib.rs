@@ -30,6 +30,7 @@
 //! # Signals
 //! The Rust runtime ignores SIGPIPE, and a vanished receiver is an error here. A program that
 //! restored the default action of SIGPIPE dies of it, as it chose to.
+//! Growing a file beyond RLIMIT_FSIZE is the error EFBIG and no SIGXFSZ, whatever that signal's action.
 //!
 //! # Features
 //! `tokio` (on by default): transfers and relays on a tokio task. Without it

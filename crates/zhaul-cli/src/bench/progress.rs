@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use zhaul_measure::bench::Observer;
 
 /// Set by the first signal to end; a second one ends the process. Nothing is left behind even so:
@@ -28,8 +28,6 @@ impl Interrupt {
             signal_hook::flag::register(signal, Arc::clone(&deadly))?;
             signal_hook::flag::register(signal, Arc::clone(&set))?;
         }
-        // A file that may not grow then says so by an error, instead of ending the process.
-        signal_hook::flag::register(SIGXFSZ, Arc::default())?;
         Ok(Self { set, deadly })
     }
 

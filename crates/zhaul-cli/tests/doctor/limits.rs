@@ -97,3 +97,16 @@ fn out_of_descriptors_is_unknown_and_no_crash() {
         }
     }
 }
+
+#[test]
+fn a_limit_of_file_sizes_does_not_end_it() {
+    const NAME: &str = "a_limit_of_file_sizes_does_not_end_it";
+    if !has_program("prlimit") {
+        skip!(NAME, "no prlimit");
+    }
+    for bytes in ["0", "4096"] {
+        let limit = format!("--fsize={bytes}");
+        let report = Doctor::on("/").under(["prlimit", &limit]).report();
+        assert!(!verdict(&report).is_empty(), "{bytes}");
+    }
+}

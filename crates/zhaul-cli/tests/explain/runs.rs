@@ -276,3 +276,24 @@ fn the_plan_of_the_run_is_the_plan_without_it() {
         reader.join().unwrap();
     }
 }
+
+#[test]
+fn a_sink_that_may_not_grow_is_an_error_with_the_bytes_moved() {
+    let place = Place::new();
+    place.file("file", LEN);
+    for (copy, promise) in [
+        ("read+write", "may-change"),
+        ("copy_file_range", "immutable"),
+    ] {
+        place
+            .explain(
+                ["file", copy, "--run"]
+                    .iter()
+                    .chain(&["--stability", promise]),
+            )
+            .under(&["prlimit", "--fsize=65536"])
+            .run()
+            .failed(1, &["EFBIG", "65,536 bytes", "ulimit -f"]);
+        assert_eq!(fs::metadata(place.path(copy)).unwrap().len(), 65_536);
+    }
+}

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use rustix::process::Signal;
+use rustix::process::{Resource, Rlimit, Signal, prlimit};
 use serde_json::Value;
 
 use crate::support::{Files, Serve, Server, eventually, pattern};
@@ -267,4 +267,25 @@ fn a_log_that_nobody_reads_does_not_hold_up_answers() {
     for _ in 0..3000 {
         client.get("/a").assert_status(200);
     }
+}
+
+#[test]
+fn a_log_that_may_not_grow_does_not_end_the_server() {
+    let files = Files::with(&[("a.txt", b"hello")]);
+    let log = files.outside().join("access.log");
+    let server = start(&files, &log, "combined");
+    // RLIMIT_FSIZE, as `ulimit -f` and LimitFSIZE= set it.
+    let limit = |current| {
+        let maximum = None;
+        let limit = Rlimit { current, maximum };
+        prlimit(Some(server.pid()), Resource::Fsize, limit).unwrap()
+    };
+    limit(Some(1000));
+    let mut client = server.connect();
+    for _ in 0..50 {
+        client.get("/a.txt").assert_status(200);
+    }
+    server.wait_for_warning(&["access log", "File too large"]);
+    server.connect().get("/a.txt").assert_status(200);
+    assert!(fs::metadata(&log).unwrap().len() <= 1000);
 }

@@ -211,6 +211,7 @@ fn remedy_of_errno(error: &io::Error) -> &'static str {
             "use an address of a family that this machine has"
         }
         Some(Raw::NOSPC | Raw::DQUOT) => "make room there, or use another sink",
+        Some(Raw::FBIG) => "raise the limit on file sizes (ulimit -f), or use another file system",
         _ => "check that it is there and works",
     }
 }
