@@ -275,7 +275,8 @@ pub struct HostFacts {
     pub mmap_window_bytes: usize,
     /// Measured or default thresholds.
     pub thresholds: Thresholds,
-    refused: u8,
+    /// By [`Route::index`].
+    refused: [bool; Route::BY_COST.len()],
 }
 
 impl Default for HostFacts {
@@ -284,7 +285,7 @@ impl Default for HostFacts {
             page_bytes: 4096,
             mmap_window_bytes: 8 << 20,
             thresholds: Thresholds::default(),
-            refused: 0,
+            refused: [false; Route::BY_COST.len()],
         }
     }
 }
@@ -292,12 +293,12 @@ impl Default for HostFacts {
 impl HostFacts {
     /// The same facts on a host known to refuse `route` (a seccomp filter, a probe).
     pub const fn without(mut self, route: Route) -> Self {
-        self.refused |= 1 << route.index();
+        self.refused[route.index()] = true;
         self
     }
 
     /// True if this host is known to refuse the route.
     pub const fn refuses(&self, route: Route) -> bool {
-        self.refused & (1 << route.index()) != 0
+        self.refused[route.index()]
     }
 }

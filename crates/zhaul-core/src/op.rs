@@ -3,11 +3,11 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::error::TransferError;
 use crate::summary::Summary;
 
 /// An end of a system call, which the driver maps to a descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
 pub enum End {
     /// Where the bytes come from.
     Source,
@@ -19,8 +19,10 @@ pub enum End {
 }
 
 /// One system call to make. Offsets of `None` mean the descriptor's own position.
+///
+/// Exhaustive on purpose: an operation that a driver does not know must not compile, or it would be
+/// a busy loop or a silent fallback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum Op {
     /// `fstat(2)` of the source; answered by [`Transfer::observed`](crate::Transfer::observed).
     Stat,
@@ -210,9 +212,8 @@ impl Interest {
     };
 }
 
-/// What the driver does next.
+/// What the driver does next. Exhaustive for the reason that [`Op`] is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum Step {
     /// Make this system call and report with [`Transfer::complete`](crate::Transfer::complete),
     /// or for [`Op::Stat`] with [`Transfer::observed`](crate::Transfer::observed).
@@ -235,6 +236,6 @@ pub enum Step {
     /// Everything is queued, but the sink still holds references to the source: report with
     /// [`Transfer::released`](crate::Transfer::released) when it let go.
     AwaitRelease,
-    /// Finished.
-    Done(Summary),
+    /// It is over: all was moved, or the error says why not. Asking again gives the same answer.
+    Done(Result<Summary, TransferError>),
 }

@@ -218,12 +218,16 @@ impl Relay {
             Call::Unsent { side } => self.idle_check.saw(side, result.unwrap_or(0)),
             Call::Unacknowledged { .. } => self.saw_unacknowledged(result.unwrap_or(0)),
             Call::Reset { .. } => {}
-            _ => self.complete_of_way(call, result),
+            Call::Recv { way, .. }
+            | Call::Send { way, .. }
+            | Call::SpliceIn { way, .. }
+            | Call::SpliceOut { way, .. }
+            | Call::ReadPipe { way, .. }
+            | Call::ShutdownWrite { way } => self.complete_of_way(way, call, result),
         }
     }
 
-    fn complete_of_way(&mut self, call: Call, result: Result<usize, Errno>) {
-        let Some(way) = call.way() else { return };
+    fn complete_of_way(&mut self, way: Way, call: Call, result: Result<usize, Errno>) {
         match self.ways[way.index()].complete(call, result, &self.options) {
             Outcome::Moved => self.moved(),
             Outcome::Nothing => {}

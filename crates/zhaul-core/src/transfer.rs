@@ -3,8 +3,11 @@
 //! ```text
 //!             next()                      complete() / observed() / released()
 //!   Transfer ───────▶ Submit(op) ──driver──▶ result ───▶ accounted, then next() again
-//!                     Wait / Yield / Pause / AwaitRelease / Done
+//!                     Wait / Yield / Pause / AwaitRelease
+//!                     Done(Ok(summary) or Err(error)), and nothing else from then on
 //! ```
+//!
+//! Reports return nothing: what follows from one, the end included, is what `next()` says.
 //!
 //! This file keeps what all routes share: order of steps, version checks, fallbacks, stopping.
 //! What one route does lies in `transfer/<route>.rs`; the account of bytes in
@@ -67,7 +70,8 @@ pub struct Transfer {
     pending: Option<Op>,
     blocked: Option<Interest>,
     stop: Option<Stop>,
-    ending: Option<Ending>,
+    /// How it ended.
+    over: Option<Result<Ending, Cause>>,
     release: Release,
     /// Edits of what is queued in the sink are kept off by a lease.
     leased_in_place: bool,
@@ -135,7 +139,7 @@ impl Transfer {
             pending: None,
             blocked: None,
             stop: None,
-            ending: None,
+            over: None,
             leased_in_place,
             release: if leased_in_place && ask.await_release {
                 Release::Wanted
@@ -165,15 +169,15 @@ impl Transfer {
     // No iterator: it does not end with None, and each step wants an answer.
     #[allow(clippy::should_implement_trait)]
     pub fn next(&mut self) -> Step {
+        if let Some(outcome) = self.over {
+            return Step::Done(self.outcome(outcome));
+        }
         if let Some(op) = self.pending {
             return Step::Submit(op);
         }
         if let Some(interest) = self.blocked.take() {
             self.rest();
             return Step::Wait(interest);
-        }
-        if self.ending.is_some() {
-            return Step::Done(self.summary());
         }
         if matches!(self.release, Release::Awaited(_)) {
             return Step::AwaitRelease;
@@ -246,8 +250,8 @@ impl Transfer {
             self.guard.check = Some(Check::Final(ending));
             return self.submit(Op::Stat);
         }
-        self.ending = Some(ending);
-        Step::Done(self.summary())
+        self.over = Some(Ok(ending));
+        Step::Done(Ok(self.summary()))
     }
 
     fn submit(&mut self, op: Op) -> Step {
@@ -262,13 +266,9 @@ impl Transfer {
 
     /// Reports what a system call returned.
     ///
-    /// # Errors
-    /// The error that ends the transfer. `EAGAIN` and refusals that another route can answer are
-    /// not errors: the next step says what follows from them.
-    ///
     /// # Panics
     /// If `op` is [`Op::Stat`], which [`observed`](Self::observed) reports.
-    pub fn complete(&mut self, op: Op, result: Result<usize, Errno>) -> Result<(), TransferError> {
+    pub fn complete(&mut self, op: Op, result: Result<usize, Errno>) {
         assert!(op != Op::Stat, "a stat is reported by observed()");
         debug_assert_eq!(
             self.pending,
@@ -295,24 +295,22 @@ impl Transfer {
         if was_read && self.route() == Route::ReadWrite {
             self.guard.after_read();
         }
-        self.settle(outcome)
+        self.settle(outcome);
     }
 
     /// Reports what an [`Op::Stat`] found.
-    ///
-    /// # Errors
-    /// The error that ends the transfer: the file changed, or cannot be examined.
-    pub fn observed(&mut self, version: Result<Version, Errno>) -> Result<(), TransferError> {
+    pub fn observed(&mut self, version: Result<Version, Errno>) {
         debug_assert_eq!(self.pending, Some(Op::Stat), "a stat was submitted");
         self.pending = None;
         self.ledger.calls += 1;
         let version = match version {
             Ok(version) => version,
             Err(errno) => {
-                return self.end(Cause::Io {
+                self.end(Cause::Io {
                     operation: Operation::Stat,
                     errno,
                 });
+                return;
             }
         };
         if let Machine::MmapWrite(machine) = &mut self.machine {
@@ -320,14 +318,14 @@ impl Transfer {
         }
         let judgement = self.guard.observe(version, &mut self.ledger);
         if let Some(stop) = self.stop {
-            return self.end(stop.cause());
+            self.end(stop.cause());
+            return;
         }
         match judgement {
-            Judgement::GoOn => Ok(()),
+            Judgement::GoOn => {}
             Judgement::Finished(ending) => {
                 self.guard.final_check_done();
                 self.finish(ending);
-                Ok(())
             }
             Judgement::Fall(why) => self.fall(why),
             Judgement::Fail(cause) => self.end(cause),
@@ -335,10 +333,7 @@ impl Transfer {
     }
 
     /// Reports that no pipe is to be had for the submitted splice.
-    ///
-    /// # Errors
-    /// If splice was the only route asked for.
-    pub fn no_pipe(&mut self) -> Result<(), TransferError> {
+    pub fn no_pipe(&mut self) {
         debug_assert!(
             matches!(self.pending, Some(Op::Splice { .. })),
             "a splice was submitted"
@@ -347,9 +342,9 @@ impl Transfer {
         if self.retries_splice {
             self.retries_splice = false;
             self.machine = self.machine_for(Route::ReadWrite);
-            return Ok(());
+            return;
         }
-        self.fall(Why::PipePoolExhausted)
+        self.fall(Why::PipePoolExhausted);
     }
 
     /// A pool that is used up now has pipes again later. Until one is held this is no change.
@@ -362,48 +357,45 @@ impl Transfer {
     }
 
     /// Tells the time since the transfer began, for the throttle and the deadline. Needed only
-    /// if the [`Ask`] has one of them.
-    ///
-    /// # Errors
-    /// [`Cause::DeadlineExceeded`].
-    pub fn tick(&mut self, now: Duration) -> Result<(), TransferError> {
+    /// if the [`Ask`] has one of them. A deadline that has passed [stops](Self::stop) it.
+    pub fn tick(&mut self, now: Duration) {
         self.ledger.tick(now);
-        match self.deadline {
-            Some(deadline) if now >= deadline => self.stop(Stop::Deadline),
-            _ => Ok(()),
+        if self.deadline.is_some_and(|deadline| now >= deadline) {
+            self.stop(Stop::Deadline);
         }
     }
 
-    /// Ends the transfer early; not to be called while the kernel works on an operation.
+    /// Stops the transfer; not to be called while the kernel works on an operation.
     ///
-    /// # Errors
-    /// The stop itself, with the account, if nothing is left to do. `Ok` means that all is done, or
-    /// that bytes taken from a stream are still on their way, or written but not yet accounted
-    /// for, or that a broken lease has to wait for the release of pages in flight: go on stepping,
-    /// without waiting for anything but [`Step::AwaitRelease`], until `complete`, `observed` or
-    /// `released` returns the stop. During [`Step::AwaitRelease`] any stop means to wait no longer.
-    pub fn stop(&mut self, stop: Stop) -> Result<(), TransferError> {
-        if self.ending.is_some() {
-            return Ok(());
+    /// [`next`](Self::next) says what is left to do: nothing ([`Step::Done`] with the stop as its
+    /// error), bytes taken from a stream that are still on their way, or written and not yet accounted
+    /// for, or the release of pages in flight that a broken lease has to wait for. Nothing else is
+    /// waited for. A stop during [`Step::AwaitRelease`] means to wait no longer.
+    pub fn stop(&mut self, stop: Stop) {
+        if self.over.is_some() {
+            return;
         }
         if let Release::Awaited(outcome) = self.release {
-            let cause = outcome.err().unwrap_or(stop.cause());
-            return Err(self.error(cause));
+            self.over = Some(Err(outcome.err().unwrap_or(stop.cause())));
+            return;
         }
         let stop = *self.stop.get_or_insert(stop);
         self.blocked = None;
         if matches!(self.guard.check, Some(Check::AfterMappedWrite { .. })) {
-            return Ok(());
+            return;
         }
         if self.ledger.is_seekable() || self.ledger.in_transit() == 0 {
-            self.pending = None;
-            return self.end(stop.cause());
+            self.end(stop.cause());
         }
-        Ok(())
     }
 
-    /// True after [`stop`](Self::stop) said that bytes are to be flushed: the driver must not
-    /// wait, and must not make a call that may block.
+    /// True once [`next`](Self::next) says [`Step::Done`].
+    pub const fn is_over(&self) -> bool {
+        self.over.is_some()
+    }
+
+    /// True after a [`stop`](Self::stop): the driver must not wait, and must not make a call that
+    /// may block.
     pub const fn is_stopping(&self) -> bool {
         self.stop.is_some()
     }

@@ -64,23 +64,24 @@ pub(crate) fn drive(
     }
     loop {
         if drive.control.keeps_time && !drive.transfer.is_stopping() {
-            drive.transfer.tick(drive.control.began.elapsed())?;
+            drive.transfer.tick(drive.control.began.elapsed());
         }
         match drive.transfer.next() {
             Step::Submit(Op::Stat) => {
                 let version = endpoint::version(drive.source);
-                let result = drive.transfer.observed(version);
+                drive.transfer.observed(version);
                 drive.publish();
-                result?;
             }
-            Step::Submit(op) => drive.submit(op)?,
-            Step::Wait(interest) => drive.wait(interest)?,
-            Step::Pause { until } => drive.pause(until)?,
-            Step::LookAgain { after } => drive.wait_for(None, Some(after)).map(drop)?,
-            Step::AwaitRelease => drive.await_release()?,
-            Step::Done(summary) => return Ok(summary),
+            Step::Submit(op) => drive.submit(op),
+            Step::Wait(interest) => drive.wait(interest),
+            Step::Pause { until } => drive.pause(until),
+            Step::LookAgain { after } => {
+                drive.wait_for(None, Some(after));
+            }
+            Step::AwaitRelease => drive.await_release(),
+            Step::Done(outcome) => return outcome,
             // A thread of its own has nobody to yield to.
-            _ => {}
+            Step::Yield => {}
         }
     }
 }
@@ -98,7 +99,7 @@ struct Drive<'a> {
 }
 
 impl Drive<'_> {
-    fn submit(&mut self, op: Op) -> Result<(), TransferError> {
+    fn submit(&mut self, op: Op) {
         if !self.transfer.is_stopping() {
             if let Some(stop) = self.stop_now() {
                 return self.transfer.stop(stop);
@@ -110,19 +111,17 @@ impl Drive<'_> {
             return self.report(op, Err(Errno::EAGAIN));
         }
         if !self.hands.hold_pipe_for(&op) {
-            let result = self.transfer.no_pipe();
-            self.publish();
-            return result;
+            self.transfer.no_pipe();
+            return self.publish();
         }
         let result = self.hands.execute(&op, self.source, self.sink);
-        self.report(op, result)
+        self.report(op, result);
     }
 
-    fn report(&mut self, op: Op, result: Result<usize, Errno>) -> Result<(), TransferError> {
-        let result = self.transfer.complete(op, result);
+    fn report(&mut self, op: Op, result: Result<usize, Errno>) {
+        self.transfer.complete(op, result);
         self.hands.settle_pipe(self.transfer.pipe_bytes());
         self.publish();
-        result
     }
 
     /// Whether the call would start without waiting. Asked only when somebody may want to stop
@@ -151,7 +150,12 @@ impl Drive<'_> {
             | Op::WriteMapped { .. }
             | Op::Sendfile { .. }
             | Op::Splice { to: End::Sink, .. } => sink_ready(),
-            _ => true,
+            // Files, and pipes of our own, make nobody wait.
+            Op::Stat
+            | Op::Read { .. }
+            | Op::Map { .. }
+            | Op::Splice { .. }
+            | Op::CopyFileRange { .. } => true,
         }
     }
 
@@ -171,22 +175,21 @@ impl Drive<'_> {
             .then_some(Stop::LeaseBroken)
     }
 
-    fn wait(&mut self, interest: Interest) -> Result<(), TransferError> {
-        if interest.source_readable && !self.wait_for(Some((self.source, PollFlags::IN)), None)? {
-            return Ok(());
+    fn wait(&mut self, interest: Interest) {
+        if interest.source_readable && !self.wait_for(Some((self.source, PollFlags::IN)), None) {
+            return;
         }
         if interest.sink_writable {
-            self.wait_for(Some((self.sink, PollFlags::OUT)), None)?;
+            self.wait_for(Some((self.sink, PollFlags::OUT)), None);
         }
-        Ok(())
     }
 
-    fn pause(&mut self, until: Duration) -> Result<(), TransferError> {
+    fn pause(&mut self, until: Duration) {
         let pause = until.saturating_sub(self.control.began.elapsed());
-        self.wait_for(None, Some(pause)).map(drop)
+        self.wait_for(None, Some(pause));
     }
 
-    fn await_release(&mut self) -> Result<(), TransferError> {
+    fn await_release(&mut self) {
         let patience = Patience::new(self.control.lease, self.transfer.has_failed());
         let cancel = self.control.cancel;
         let mut pause = Duration::from_millis(1);
@@ -208,7 +211,10 @@ impl Drive<'_> {
                 return self.transfer.fail(Operation::Wait, errno);
             }
             if self.control.keeps_time {
-                self.transfer.tick(self.control.began.elapsed())?;
+                self.transfer.tick(self.control.began.elapsed());
+                if self.transfer.is_over() {
+                    return;
+                }
             }
             pause = (pause * 2).min(Duration::from_millis(64));
         }
@@ -220,7 +226,7 @@ impl Drive<'_> {
         &mut self,
         end: Option<(BorrowedFd<'_>, PollFlags)>,
         time: Option<Duration>,
-    ) -> Result<bool, TransferError> {
+    ) -> bool {
         let (cancel, lease) = (self.control.cancel, self.control.lease);
         let stops = [cancel, lease.map(Lease::break_token)];
         let wanted = stops.iter().flatten().count();
@@ -231,7 +237,8 @@ impl Drive<'_> {
             .collect();
         // The descriptors exist now, so a stop from here on makes one of them readable.
         if let Some(stop) = self.stop_now() {
-            return self.transfer.stop(stop).map(|()| false);
+            self.transfer.stop(stop);
+            return false;
         }
         let left = self
             .transfer
@@ -242,11 +249,17 @@ impl Drive<'_> {
         let timeout = [time, left, blind].into_iter().flatten().min();
         let ready = match poll_all(end, &events, timeout) {
             Ok(ready) => ready,
-            Err(errno) => return self.transfer.fail(Operation::Wait, errno).map(|()| false),
+            Err(errno) => {
+                self.transfer.fail(Operation::Wait, errno);
+                return false;
+            }
         };
         match self.stop_now() {
-            Some(stop) => self.transfer.stop(stop).map(|()| false),
-            None => Ok(ready),
+            Some(stop) => {
+                self.transfer.stop(stop);
+                false
+            }
+            None => ready,
         }
     }
 

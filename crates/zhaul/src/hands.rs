@@ -138,9 +138,8 @@ impl Hands {
                 rustix::fs::copy_file_range(source, Some(&mut from), sink, to.as_mut(), len)
                     .map_err(of_rustix)
             }
-            // A stat is answered with a version, not with a count; later operations of the core
-            // are unknown here.
-            _ => Err(Errno::ENOSYS),
+            // Answered with a version, not with a count, and by the driver.
+            Op::Stat => Err(Errno::ENOSYS),
         }
     }
 
@@ -248,12 +247,12 @@ impl Hands {
         let input = match (from, &self.pipe) {
             (End::Pipe, Some(pipe)) => pipe.reader(),
             (End::Pipe, None) => return Err(Errno::EBADF),
-            _ => source,
+            (End::Source | End::Sink, _) => source,
         };
         let output = match (to, &self.pipe) {
             (End::Pipe, Some(pipe)) => pipe.writer(),
             (End::Pipe, None) => return Err(Errno::EBADF),
-            _ => sink,
+            (End::Source | End::Sink, _) => sink,
         };
         rustix::pipe::splice(
             input,

@@ -236,7 +236,6 @@ fn run_all(instance: &OwnedFd, pairs: Vec<[OwnedFd; 2]>, resources: &Resources) 
                     }
                     sleeping.extend(wants.wake_at.map(|at| (at, key)));
                 }
-                _ => unreachable!(),
             }
         }
         if left == 0 {

@@ -6,9 +6,8 @@ use std::time::Duration;
 use super::ending::Ending;
 use super::side::{Side, Way};
 
-/// One system call.
+/// One system call. Exhaustive, as [`Op`](crate::Op) is: a driver knows them all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum Call {
     /// `recv(2)` from the way's source into its buffer, from the beginning.
     Recv {
@@ -87,14 +86,16 @@ impl Call {
             | Self::SpliceOut { way, .. }
             | Self::ReadPipe { way, .. }
             | Self::ShutdownWrite { way } => Some(way),
-            _ => None,
+            Self::TakeError { .. }
+            | Self::Unsent { .. }
+            | Self::Unacknowledged { .. }
+            | Self::Reset { .. } => None,
         }
     }
 }
 
-/// What the driver does next.
+/// What the driver does next. Exhaustive, too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum Step {
     /// Make this call and report with [`Relay::complete`](super::Relay::complete).
     Call(Call),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::error::{Cause, TransferError};
 use crate::plan::Plan;
 use crate::route::Route;
-use crate::summary::{RouteChange, Summary};
+use crate::summary::{Ending, RouteChange, Summary};
 
 use super::release::Release;
 use super::{Machine, Transfer};
@@ -69,7 +69,7 @@ impl Transfer {
             route: self.route(),
             changes: self.changes.clone(),
             calls: self.ledger.calls,
-            ending: self.ending,
+            ending: self.over.and_then(Result::ok),
             grew: self.guard.grew,
         }
     }
@@ -85,6 +85,13 @@ impl Transfer {
             && self.release != Release::Released
             && self.ledger.moved > 0
             && self.is_in_place()
+    }
+
+    pub(super) fn outcome(&self, outcome: Result<Ending, Cause>) -> Result<Summary, TransferError> {
+        match outcome {
+            Ok(_) => Ok(self.summary()),
+            Err(cause) => Err(self.error(cause)),
+        }
     }
 
     pub(super) fn error(&self, cause: Cause) -> TransferError {

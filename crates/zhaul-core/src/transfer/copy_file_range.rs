@@ -4,7 +4,7 @@ use crate::errno::Errno;
 use crate::op::{Op, Operation};
 
 use super::ledger::Ledger;
-use super::settle::{Outcome, failure};
+use super::settle::{Outcome, failure, foreign};
 
 pub(super) fn next(ledger: &Ledger) -> Op {
     Op::CopyFileRange {
@@ -16,7 +16,7 @@ pub(super) fn next(ledger: &Ledger) -> Op {
 
 pub(super) fn complete(ledger: &mut Ledger, op: Op, result: Result<usize, Errno>) -> Outcome {
     let Op::CopyFileRange { len, .. } = op else {
-        return Outcome::Progress;
+        return foreign(op);
     };
     match result {
         Ok(0) => Outcome::SourceEnded,

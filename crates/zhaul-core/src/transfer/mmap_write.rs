@@ -14,7 +14,7 @@ use crate::summary::Why;
 
 use super::guard::{Check, Guard};
 use super::ledger::Ledger;
-use super::settle::{Outcome, failure};
+use super::settle::{Outcome, failure, foreign};
 
 #[derive(Debug)]
 pub(super) struct MmapWrite {
@@ -90,7 +90,7 @@ impl MmapWrite {
                 Err(errno) => failure(Operation::Map, errno),
             },
             Op::WriteMapped { offset, len, .. } => Self::wrote(ledger, guard, offset, len, result),
-            _ => Outcome::Progress,
+            op => foreign(op),
         }
     }
 

@@ -8,7 +8,7 @@ use crate::error::Cause;
 use crate::op::{End, Interest, Op, Operation};
 
 use super::ledger::Ledger;
-use super::settle::Outcome;
+use super::settle::{Outcome, foreign};
 
 #[derive(Debug, Default)]
 pub(super) struct ReadWrite {
@@ -100,10 +100,11 @@ impl ReadWrite {
         op: Op,
         result: Result<usize, Errno>,
     ) -> Outcome {
-        let Op::Read { len, .. } = op else {
-            return self.held.wrote(ledger, result);
-        };
-        self.held.read(ledger, len, result)
+        match op {
+            Op::Read { len, .. } => self.held.read(ledger, len, result),
+            Op::Write { .. } => self.held.wrote(ledger, result),
+            op => foreign(op),
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 //! that of a failed transfer either, because whoever gets the error drops the lease.
 
 use crate::errno::Errno;
-use crate::error::{Cause, TransferError};
+use crate::error::Cause;
 use crate::op::Operation;
 use crate::summary::Ending;
 
@@ -23,15 +23,15 @@ pub(super) enum Release {
 impl Transfer {
     /// Ends with an error, but not before the sink let go of leased pages, if that is waited for.
     /// Whoever cancels or sets a deadline does not wait.
-    pub(super) fn end(&mut self, cause: Cause) -> Result<(), TransferError> {
-        let at_once = matches!(cause, Cause::Cancelled | Cause::DeadlineExceeded);
-        if at_once || !self.must_await_release() {
-            return Err(self.error(cause));
-        }
+    pub(super) fn end(&mut self, cause: Cause) {
         self.pending = None;
         self.blocked = None;
-        self.release = Release::Awaited(Err(cause));
-        Ok(())
+        let at_once = matches!(cause, Cause::Cancelled | Cause::DeadlineExceeded);
+        if at_once || !self.must_await_release() {
+            self.over = Some(Err(cause));
+        } else {
+            self.release = Release::Awaited(Err(cause));
+        }
     }
 
     pub(super) fn must_await_release(&self) -> bool {
@@ -41,37 +41,32 @@ impl Transfer {
     /// Reports that the sink let go of the source's pages
     /// ([`Step::AwaitRelease`](crate::Step::AwaitRelease)). A driver that
     /// cannot wait any longer stops the transfer instead.
-    ///
-    /// # Errors
-    /// What ended the transfer before, if it was waiting with an error.
-    pub fn released(&mut self) -> Result<(), TransferError> {
+    pub fn released(&mut self) {
         let Release::Awaited(outcome) = self.release else {
-            return Ok(());
+            return;
         };
         self.release = Release::Released;
         match outcome {
             Ok(ending) => {
                 self.finish(ending);
-                Ok(())
             }
-            Err(cause) => Err(self.error(cause)),
+            Err(cause) => self.over = Some(Err(cause)),
         }
     }
 
-    /// Ends the transfer with an error of the driver's own (waiting, reading ahead).
-    ///
-    /// # Errors
-    /// That error, with the account so far. `Ok` as with [`stop`](Self::stop).
-    pub fn fail(&mut self, operation: Operation, errno: Errno) -> Result<(), TransferError> {
+    /// Ends the transfer with an error of the driver's own (waiting, reading ahead). Pages in flight
+    /// under a lease may have to be waited for first, as with [`stop`](Self::stop).
+    pub fn fail(&mut self, operation: Operation, errno: Errno) {
         let cause = Cause::Io { operation, errno };
         let Release::Awaited(outcome) = self.release else {
-            return self.end(cause);
+            self.end(cause);
+            return;
         };
         if errno.is_disconnect() {
             // The kernel dropped what was queued.
             self.release = Release::Released;
         }
-        Err(self.error(outcome.err().unwrap_or(cause)))
+        self.over = Some(Err(outcome.err().unwrap_or(cause)));
     }
 
     /// True if only the release of pages in flight is awaited before an error ends the transfer.

@@ -1,8 +1,8 @@
 //! What follows from a result: going on, waiting, another route, the end.
 
 use crate::errno::Errno;
-use crate::error::{Cause, TransferError};
-use crate::op::{Interest, Operation};
+use crate::error::Cause;
+use crate::op::{Interest, Op, Operation};
 use crate::route::Route;
 use crate::summary::{Ending, RouteChange, Why};
 
@@ -30,32 +30,27 @@ pub(super) enum Outcome {
 }
 
 impl Transfer {
-    pub(super) fn settle(&mut self, outcome: Outcome) -> Result<(), TransferError> {
+    pub(super) fn settle(&mut self, outcome: Outcome) {
         if let Some(stop) = self.stop {
             // Flushing what was in transit: whatever came of it, this is the end, unless more of
             // it can go at once.
-            return match outcome {
-                Outcome::Progress if self.ledger.in_transit() > 0 => Ok(()),
-                _ => self.end(stop.cause()),
-            };
+            let goes_on = matches!(outcome, Outcome::Progress) && self.ledger.in_transit() > 0;
+            if !goes_on {
+                self.end(stop.cause());
+            }
+            return;
         }
         match outcome {
-            Outcome::Progress => Ok(()),
-            Outcome::Blocked(interest) => {
-                self.blocked = Some(interest);
-                Ok(())
-            }
+            Outcome::Progress => {}
+            Outcome::Blocked(interest) => self.blocked = Some(interest),
             Outcome::SourceEnded => self.source_ended(),
-            Outcome::Ask(check) => {
-                self.guard.check = Some(check);
-                Ok(())
-            }
+            Outcome::Ask(check) => self.guard.check = Some(check),
             Outcome::Fall(why) => self.fall(why),
             Outcome::Fail(cause) => self.end(cause),
         }
     }
 
-    pub(super) fn source_ended(&mut self) -> Result<(), TransferError> {
+    pub(super) fn source_ended(&mut self) {
         let doubtful = self.ledger.moved == 0
             && self.ledger.is_seekable()
             && !self.only
@@ -65,21 +60,19 @@ impl Transfer {
             );
         if doubtful {
             self.change_route(Route::ReadWrite, Why::EndUnconfirmed);
-            return Ok(());
+            return;
         }
         let exact = self.ledger.remaining().is_some();
         if self.guard.knows_version() && (exact || self.route() == Route::MmapWrite) {
             self.guard.check = Some(Check::End);
-            return Ok(());
+        } else if exact {
+            self.end(Cause::SourceEnded);
+        } else {
+            self.finish(Ending::SourceEnd);
         }
-        if exact {
-            return self.end(Cause::SourceEnded);
-        }
-        self.finish(Ending::SourceEnd);
-        Ok(())
     }
 
-    pub(super) fn fall(&mut self, why: Why) -> Result<(), TransferError> {
+    pub(super) fn fall(&mut self, why: Why) {
         debug_assert_eq!(
             self.ledger.in_transit(),
             0,
@@ -91,10 +84,7 @@ impl Transfer {
             self.plan.after(self.route())
         };
         match next {
-            Some(route) => {
-                self.change_route(route, why);
-                Ok(())
-            }
+            Some(route) => self.change_route(route, why),
             None => self.end(match why {
                 Why::Refused { operation, errno } => Cause::Io { operation, errno },
                 Why::PipePoolExhausted | Why::PipeAgain | Why::EndUnconfirmed => Cause::Io {
@@ -156,4 +146,13 @@ pub(super) fn failure(operation: Operation, errno: Errno) -> Outcome {
     } else {
         Outcome::Fail(Cause::Io { operation, errno })
     }
+}
+
+/// The report is of an operation that the route did not name. To go on would be to name the same one
+/// for ever.
+pub(super) fn foreign(op: Op) -> Outcome {
+    Outcome::Fail(Cause::Io {
+        operation: op.operation(),
+        errno: Errno::EINVAL,
+    })
 }

@@ -20,7 +20,7 @@ use crate::summary::Why;
 
 use super::ledger::Ledger;
 use super::read_write::{BUFFER_BYTES, Held, read_len};
-use super::settle::{Outcome, failure, is_refusal};
+use super::settle::{Outcome, failure, foreign, is_refusal};
 
 #[derive(Debug)]
 pub(super) struct Splice {
@@ -139,7 +139,7 @@ impl Splice {
                     (_, outcome) => outcome,
                 }
             }
-            _ => Outcome::Progress,
+            op => foreign(op),
         }
     }
 

@@ -117,6 +117,19 @@ fn a_message_is_one_receive_and_one_send() {
 }
 
 #[test]
+fn a_splice_that_was_not_made_is_not_named_for_ever() {
+    let without_urgent = options(|options| options.trigger = Trigger::EdgeWithoutUrgent);
+    let mut script = Script::new(without_urgent).readable(Side::A);
+    script.until_bulk();
+    script.pipe(UP, true);
+    assert_eq!(script.relay.next(), Step::Call(splice_in(UP)));
+    script.relay.not_ready(splice_in(UP));
+    assert_eq!(script.relay.next(), Step::Call(recv(UP)));
+    script.relay.not_ready(recv(UP));
+    assert!(script.waits().a.readable);
+}
+
+#[test]
 fn what_the_sink_does_not_take_keeps_its_buffer() {
     let mut script = Script::new(options(|_| {})).readable(Side::A);
     script.buffer(UP);

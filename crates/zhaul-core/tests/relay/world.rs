@@ -233,7 +233,6 @@ impl World {
                     return TurnEnd::Yield;
                 }
                 Step::Done(ending) => return TurnEnd::Done(ending),
-                _ => panic!("unknown step"),
             }
         }
         panic!(
@@ -309,7 +308,6 @@ impl World {
                 socket.told_reset = true;
                 Ok(0)
             }
-            _ => panic!("unknown call"),
         }
     }
 

@@ -4,7 +4,7 @@ use zhaul_core::{
     Ask, Cause, Errno, InPlaceEnd, Length, Op, SinkFacts, Stability, Step, Stop, Transfer,
 };
 
-use crate::common::{Mood, World, pattern};
+use crate::common::{Mood, World, outcome, pattern};
 use crate::{LEN, from_file, immutable, leased, socket};
 
 #[test]
@@ -19,27 +19,27 @@ fn a_leased_transfer_is_done_when_the_sink_let_go() {
         let mut transfer = from_file(&world, sink, ask);
         loop {
             match transfer.next() {
-                Step::Submit(Op::Stat) => transfer.observed(Ok(world.version())).unwrap(),
+                Step::Submit(Op::Stat) => transfer.observed(Ok(world.version())),
                 Step::Submit(op @ Op::Sendfile { len, .. }) => {
-                    transfer.complete(op, Ok(len)).unwrap();
+                    transfer.complete(op, Ok(len));
                 }
-                Step::Submit(op @ Op::Read { .. }) => transfer.complete(op, Ok(1000)).unwrap(),
+                Step::Submit(op @ Op::Read { .. }) => transfer.complete(op, Ok(1000)),
                 Step::Submit(op @ Op::Write { len, .. }) => {
-                    transfer.complete(op, Ok(len)).unwrap();
+                    transfer.complete(op, Ok(len));
                 }
                 Step::AwaitRelease => {
                     assert_eq!(transfer.next(), Step::AwaitRelease, "until it is released");
-                    transfer.released().unwrap();
+                    transfer.released();
                     assert_eq!(
                         transfer.next(),
                         Step::Submit(Op::Stat),
                         "the last look comes when nothing can change any more"
                     );
-                    transfer.observed(Ok(world.version())).unwrap();
-                    assert!(matches!(transfer.next(), Step::Done(_)));
+                    transfer.observed(Ok(world.version()));
+                    assert!(matches!(transfer.next(), Step::Done(Ok(_))));
                     return true;
                 }
-                Step::Done(_) => return false,
+                Step::Done(Ok(_)) => return false,
                 other => panic!("{other:?}"),
             }
         }
@@ -77,10 +77,10 @@ fn in_flight(world: &mut World, ask: &Ask) -> Transfer {
     let mut transfer = from_file(world, &socket(), ask);
     while transfer.moved() == 0 {
         match transfer.next() {
-            Step::Submit(Op::Stat) => transfer.observed(Ok(world.version())).unwrap(),
+            Step::Submit(Op::Stat) => transfer.observed(Ok(world.version())),
             Step::Submit(op) => {
                 let result = world.execute(&op);
-                transfer.complete(op, result).unwrap();
+                transfer.complete(op, result);
             }
             other => panic!("{other:?}"),
         }
@@ -93,23 +93,26 @@ fn a_broken_lease_is_not_let_go_while_pages_are_in_flight() {
     let new_world = || World::file(pattern(LEN as usize)).with_mood(|_| Mood::Short(1_000));
     let mut world = new_world();
     let mut transfer = in_flight(&mut world, &leased());
-    transfer.stop(Stop::LeaseBroken).unwrap();
+    transfer.stop(Stop::LeaseBroken);
     assert_eq!(transfer.next(), Step::AwaitRelease);
-    let error = transfer.released().unwrap_err();
+    transfer.released();
+    let error = outcome(&mut transfer).unwrap_err();
     assert_eq!((error.cause, error.moved()), (Cause::LeaseBroken, 1_000));
     assert!(!error.in_flight, "the sink let go");
 
     // The driver cannot wait any longer, or the caller looks after the release himself.
     let mut transfer = in_flight(&mut new_world(), &leased());
-    transfer.stop(Stop::LeaseBroken).unwrap();
-    let error = transfer.stop(Stop::LeaseBroken).unwrap_err();
+    transfer.stop(Stop::LeaseBroken);
+    transfer.stop(Stop::LeaseBroken);
+    let error = outcome(&mut transfer).unwrap_err();
     assert!(error.in_flight && error.cause == Cause::LeaseBroken);
     let ask = Ask {
         await_release: false,
         ..leased()
     };
     let mut transfer = in_flight(&mut new_world(), &ask);
-    let error = transfer.stop(Stop::LeaseBroken).unwrap_err();
+    transfer.stop(Stop::LeaseBroken);
+    let error = outcome(&mut transfer).unwrap_err();
     assert!(error.in_flight && error.cause == Cause::LeaseBroken);
 }
 
@@ -120,13 +123,15 @@ fn every_other_error_waits_for_the_release_but_a_cancellation_does_not() {
     let Step::Submit(op) = transfer.next() else {
         panic!("more to send")
     };
-    transfer.complete(op, Err(Errno::EIO)).unwrap();
+    transfer.complete(op, Err(Errno::EIO));
     assert_eq!(transfer.next(), Step::AwaitRelease);
-    let error = transfer.released().unwrap_err();
+    transfer.released();
+    let error = outcome(&mut transfer).unwrap_err();
     assert_eq!((error.errno(), error.in_flight), (Some(Errno::EIO), false));
     for stop in [Stop::Cancelled, Stop::Deadline] {
         let mut transfer = in_flight(&mut world, &leased());
-        assert!(transfer.stop(stop).unwrap_err().in_flight);
+        transfer.stop(stop);
+        assert!(outcome(&mut transfer).unwrap_err().in_flight);
     }
 }
 
@@ -136,17 +141,17 @@ fn an_edit_while_the_release_is_awaited_is_reported() {
     let mut transfer = in_flight(&mut world, &leased());
     while transfer.next() != Step::AwaitRelease {
         match transfer.next() {
-            Step::Submit(Op::Stat) => transfer.observed(Ok(world.version())).unwrap(),
+            Step::Submit(Op::Stat) => transfer.observed(Ok(world.version())),
             Step::Submit(op) => {
                 let result = world.execute(&op);
-                transfer.complete(op, result).unwrap();
+                transfer.complete(op, result);
             }
             other => panic!("{other:?}"),
         }
     }
     // The kernel took the lease away and let the editor in.
     world.edits += 1;
-    transfer.released().unwrap();
+    transfer.released();
     let error = world.run(&mut transfer, None).unwrap_err();
     assert_eq!((error.cause, error.moved()), (Cause::Changed, LEN));
 }

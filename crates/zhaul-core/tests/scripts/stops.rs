@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use zhaul_core::{Ask, Cause, End, Errno, Op, Route, Step, Stop};
 
-use crate::common::{Mood, World, pattern};
+use crate::common::{Mood, World, outcome, pattern};
 use crate::{LEN, from_file, from_stream, immutable, leased, leased_if_mapped, socket};
 
 #[test]
@@ -94,9 +94,27 @@ fn the_deadline_is_the_callers_clock() {
         ..Ask::default()
     };
     let mut transfer = from_stream(&socket(), &ask);
-    transfer.tick(Duration::from_millis(2_999)).unwrap();
-    let error = transfer.tick(Duration::from_secs(3)).unwrap_err();
+    transfer.tick(Duration::from_millis(2_999));
+    transfer.tick(Duration::from_secs(3));
+    let error = outcome(&mut transfer).unwrap_err();
     assert_eq!(error.cause, Cause::DeadlineExceeded);
+}
+
+#[test]
+fn an_end_is_final() {
+    let mut world = World::file(pattern(10_000));
+    let mut transfer = from_file(&world, &socket(), &Ask::default());
+    world.run(&mut transfer, None).unwrap();
+    transfer.stop(Stop::Cancelled);
+    transfer.tick(Duration::from_secs(1));
+    assert_eq!(outcome(&mut transfer).unwrap().moved, 10_000);
+    let mut transfer = from_file(&world, &socket(), &Ask::default());
+    transfer.stop(Stop::Deadline);
+    transfer.stop(Stop::Cancelled);
+    for _ in 0..2 {
+        let error = outcome(&mut transfer).unwrap_err();
+        assert_eq!(error.cause, Cause::DeadlineExceeded);
+    }
 }
 
 #[test]
@@ -136,17 +154,17 @@ fn others_get_their_turn_when_the_budget_is_used_up() {
     let (mut yields, mut since) = (0, 0);
     loop {
         match transfer.next() {
-            Step::Submit(Op::Stat) => transfer.observed(Ok(world.version())).unwrap(),
+            Step::Submit(Op::Stat) => transfer.observed(Ok(world.version())),
             Step::Submit(op @ Op::Sendfile { len, .. }) => {
                 since += len;
                 assert!(
                     since <= 100_000 + 50_000,
                     "the budget and at most one chunk more"
                 );
-                transfer.complete(op, Ok(len)).unwrap();
+                transfer.complete(op, Ok(len));
             }
             Step::Yield => (yields, since) = (yields + 1, 0),
-            Step::Done(_) => break,
+            Step::Done(Ok(_)) => break,
             other => panic!("{other:?}"),
         }
     }

@@ -88,7 +88,7 @@ impl Expected {
         let start = if ends.source.seekable { ask.offset } else { 0 };
         let chunks = bytes.map(|bytes| match bytes {
             0 => 0,
-            _ => (start + bytes).div_ceil(chunk_bytes) - start / chunk_bytes,
+            _ => start.saturating_add(bytes).div_ceil(chunk_bytes) - start / chunk_bytes,
         });
         let transfer = Transfer::new(*plan, ends.source, ends.sink, host, ask)?;
         let limits = Limits::of(ends);
@@ -203,18 +203,15 @@ impl<'a> Walk<'a> {
     fn run(mut self, bytes: u64) -> Walked {
         while self.steps < MAX_STEPS {
             self.steps += 1;
-            let went_on = match self.transfer.next() {
+            match self.transfer.next() {
                 Step::Submit(Op::Stat) => self.look(),
                 // A stream, or a file without a size, has been followed long enough.
                 Step::Submit(op) if self.is_at(bytes, &op) => break,
                 Step::Submit(op) => self.make(op),
                 Step::AwaitRelease => self.transfer.released(),
                 Step::Pause { until } => self.transfer.tick(until + Duration::from_millis(1)),
+                Step::Wait(_) | Step::Yield | Step::LookAgain { .. } => {}
                 Step::Done(_) => break,
-                _ => Ok(()),
-            };
-            if went_on.is_err() {
-                break;
             }
         }
         Walked {
@@ -240,13 +237,13 @@ impl<'a> Walk<'a> {
         bytes > 0 && takes && self.transfer.moved() >= bytes
     }
 
-    fn look(&mut self) -> Result<(), TransferError> {
+    fn look(&mut self) {
         self.count("fstat");
         let version = self.source.version.ok_or(Errno::EIO);
-        self.transfer.observed(version)
+        self.transfer.observed(version);
     }
 
-    fn make(&mut self, op: Op) -> Result<(), TransferError> {
+    fn make(&mut self, op: Op) {
         for name in self.names(&op) {
             self.count(name);
         }
@@ -273,10 +270,13 @@ impl<'a> Walk<'a> {
             | Op::Sendfile { len, .. }
             | Op::Write { len, .. }
             | Op::WriteMapped { len, .. } => len.min(self.limits.sink),
-            Op::Read { len, .. } | Op::Map { len, .. } | Op::CopyFileRange { len, .. } => len,
-            _ => 0,
+            Op::Read { len, .. }
+            | Op::Map { len, .. }
+            | Op::CopyFileRange { len, .. }
+            | Op::Splice { len, .. } => len,
+            Op::Stat => 0,
         };
-        self.transfer.complete(op, Ok(done))
+        self.transfer.complete(op, Ok(done));
     }
 
     /// The system calls that the driver makes for an operation, as the kernel names them.
@@ -296,7 +296,7 @@ impl<'a> Walk<'a> {
             Op::Sendfile { .. } => &["sendfile"],
             Op::Splice { .. } => &["splice"],
             Op::CopyFileRange { .. } => &["copy_file_range"],
-            _ => &[],
+            Op::Stat => &["fstat"],
         }
     }
 

@@ -71,7 +71,7 @@ impl Worker {
         );
         match turn {
             Turn::Done(ending) => self.end(key, &End::Relay(ending)),
-            _ => self.end(key, &End::Killed),
+            Turn::Wait(_) | Turn::Again => self.end(key, &End::Killed),
         }
     }
 

@@ -132,8 +132,7 @@ impl Worker {
                 }
             }
             Turn::Done(ending) => self.end(key, &End::Relay(ending)),
-            // More to do; the same holds for anything that is not known yet.
-            _ => self.stand_in_line(key),
+            Turn::Again => self.stand_in_line(key),
         }
     }
 

@@ -112,28 +112,25 @@ pub(super) fn perform(
             sockets.attempt(way.sink(), Awaits::Writable, drain)
         }
         Call::ReadPipe { way, len } => Some(read_pipe(&mut holds[way.index()], len)),
-        _ => Some(settle(call, sockets)),
+        Call::ShutdownWrite { way } => Some(shutdown_write(sockets.fd(way.sink()))),
+        Call::TakeError { side } => Some(Ok(take_error(sockets.fd(side)))),
+        Call::Unsent { side } => Some(queued(sockets.fd(side))),
+        Call::Unacknowledged { side } if is_unix(sockets.fd(side)) => Some(Ok(0)),
+        Call::Unacknowledged { side } => Some(queued(sockets.fd(side))),
+        Call::Reset { side } => Some(reset(sockets.fd(side))),
     }
 }
 
-/// Calls that neither move bytes nor wait.
-fn settle(call: Call, sockets: &impl Sockets) -> Result<usize, Errno> {
-    match call {
-        Call::ShutdownWrite { way } => {
-            let sink = sockets.fd(way.sink());
-            rustix::net::shutdown(sink, Shutdown::Write)
-                .map(|()| 0)
-                .map_err(of_rustix)
-        }
-        Call::TakeError { side } => Ok(match socket_error(sockets.fd(side)) {
-            Ok(Err(errno)) => usize::try_from(errno.raw_os_error()).unwrap_or(0),
-            _ => 0,
-        }),
-        Call::Unsent { side } => queued(sockets.fd(side)),
-        Call::Unacknowledged { side } if is_unix(sockets.fd(side)) => Ok(0),
-        Call::Unacknowledged { side } => queued(sockets.fd(side)),
-        Call::Reset { side } => reset(sockets.fd(side)),
-        _ => Err(Errno::ENOSYS),
+fn shutdown_write(sink: BorrowedFd<'_>) -> Result<usize, Errno> {
+    rustix::net::shutdown(sink, Shutdown::Write)
+        .map(|()| 0)
+        .map_err(of_rustix)
+}
+
+fn take_error(socket: BorrowedFd<'_>) -> usize {
+    match socket_error(socket) {
+        Ok(Err(errno)) => usize::try_from(errno.raw_os_error()).unwrap_or(0),
+        _ => 0,
     }
 }
 

@@ -33,9 +33,8 @@ impl Resources {
     }
 }
 
-/// What a turn came to.
+/// What a turn came to. Exhaustive: an event loop that forgot one would spin or stall.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum Turn {
     /// Nothing more can be done before one of these happens.
     Wait(Wants),
@@ -195,8 +194,7 @@ impl Relay {
                     self.end();
                     return Turn::Done(ending);
                 }
-                // Yield, and whatever later versions of the core ask for.
-                _ => {
+                Step::Yield => {
                     release(&mut self.holds, &self.core);
                     return Turn::Again;
                 }

@@ -78,10 +78,11 @@ impl<'a> Control<'a> {
             .err()
     }
 
-    pub(crate) fn tick(&self, transfer: &mut Transfer) -> Result<(), TransferError> {
-        match self.began {
-            Some(began) if !transfer.is_stopping() => transfer.tick(began.elapsed()),
-            _ => Ok(()),
+    pub(crate) fn tick(&self, transfer: &mut Transfer) {
+        if let Some(began) = self.began
+            && !transfer.is_stopping()
+        {
+            transfer.tick(began.elapsed());
         }
     }
 }
@@ -142,78 +143,77 @@ pub(crate) async fn drive<S: Readiness, K: Readiness, F: FileHandle>(
     };
     let mut stop = drive.control.stop();
     loop {
-        drive.control.tick(&mut drive.transfer)?;
+        drive.control.tick(&mut drive.transfer);
         match drive.transfer.next() {
             Step::Submit(Op::Stat) => {
                 let version = endpoint::version(drive.source);
-                let result = drive.transfer.observed(version);
+                drive.transfer.observed(version);
                 drive.publish();
-                result?;
             }
             Step::Submit(op) => {
-                if drive.stop_if_due()? {
+                if drive.stop_if_due() {
                     continue;
                 }
                 if drive.is_cold(&op) {
                     let reading = unless_stopped(&mut stop, drive.make_ready(&op)).await;
-                    if drive.settle(Operation::Populate, reading)?.is_none() {
+                    if drive.settle(Operation::Populate, reading).is_none() {
                         continue;
                     }
                 }
-                drive.submit(op)?;
+                drive.submit(op);
             }
             Step::Wait(interest) => {
                 let ready = unless_stopped(&mut stop, wait(source, sink, interest)).await;
-                drive.settle(Operation::Wait, ready)?;
+                drive.settle(Operation::Wait, ready);
             }
             Step::Pause { until } => {
                 let until = drive.control.later(until);
                 let slept = unless_stopped(&mut stop, tokio::time::sleep_until(until)).await;
-                drive.settle(Operation::Wait, slept.map(Ok))?;
+                drive.settle(Operation::Wait, slept.map(Ok));
             }
             Step::LookAgain { after } => {
                 let slept = unless_stopped(&mut stop, tokio::time::sleep(after)).await;
-                drive.settle(Operation::Wait, slept.map(Ok))?;
+                drive.settle(Operation::Wait, slept.map(Ok));
             }
             Step::AwaitRelease => {
                 // Rare, and large: not part of the future.
-                Box::pin(drive.await_release()).await?;
+                Box::pin(drive.await_release()).await;
             }
-            Step::Done(summary) => return Ok(summary),
-            // Yield, and whatever later versions of the core ask for.
-            _ => tokio::task::yield_now().await,
+            Step::Yield => tokio::task::yield_now().await,
+            Step::Done(outcome) => return outcome,
         }
     }
 }
 
 impl<S: Readiness, K: Readiness, F: FileHandle> Drive<'_, S, K, F> {
     /// True if a stop came and the submitted operation is not to be made now.
-    fn stop_if_due(&mut self) -> Result<bool, TransferError> {
+    fn stop_if_due(&mut self) -> bool {
         if self.transfer.is_stopping() {
-            return Ok(false);
+            return false;
         }
-        match self.control.stop_now() {
-            Some(stop) => self.transfer.stop(stop).map(|()| true),
-            None => Ok(false),
+        let stop = self.control.stop_now();
+        if let Some(stop) = stop {
+            self.transfer.stop(stop);
         }
+        stop.is_some()
     }
 
-    /// What an interruptible wait came to: a stop goes to the transfer (`None` if it has yet to
-    /// flush), an error ends it.
+    /// What an interruptible wait came to; a stop or an error goes to the transfer.
     fn settle<T>(
         &mut self,
         operation: Operation,
         waited: Result<Result<T, Errno>, Stop>,
-    ) -> Result<Option<T>, TransferError> {
+    ) -> Option<T> {
         match waited {
-            Ok(Ok(value)) => Ok(Some(value)),
-            Ok(Err(errno)) => self.transfer.fail(operation, errno).map(|()| None),
-            Err(stop) => self.transfer.stop(stop).map(|()| None),
+            Ok(Ok(value)) => return Some(value),
+            Ok(Err(errno)) => self.transfer.fail(operation, errno),
+            Err(stop) => self.transfer.stop(stop),
         }
+        None
     }
 
     /// An editor who knocks has to wait for the acknowledgement, but not for ever.
-    async fn await_release(&mut self) -> Result<(), TransferError> {
+    async fn await_release(&mut self) {
         let lease = self.control.lease;
         let mut stop = Control {
             lease: None,
@@ -250,17 +250,15 @@ impl<S: Readiness, K: Readiness, F: FileHandle> Drive<'_, S, K, F> {
         }
     }
 
-    fn submit(&mut self, op: Op) -> Result<(), TransferError> {
+    fn submit(&mut self, op: Op) {
         if !self.hands.hold_pipe_for(&op) {
-            let result = self.transfer.no_pipe();
-            self.publish();
-            return result;
+            self.transfer.no_pipe();
+            return self.publish();
         }
         let result = self.call(&op);
-        let result = self.transfer.complete(op, result);
+        self.transfer.complete(op, result);
         self.hands.settle_pipe(self.transfer.pipe_bytes());
         self.publish();
-        result
     }
 
     /// Makes the call under the eyes of the reactor of the end that it may have to wait for.
@@ -275,7 +273,7 @@ impl<S: Readiness, K: Readiness, F: FileHandle> Drive<'_, S, K, F> {
         let result = match awaited_end(op, source.is_file(), sink.is_file()) {
             Some(End::Source) => source.try_io(Ready::READABLE, call),
             Some(End::Sink) => sink.try_io(Ready::WRITABLE, call),
-            _ => call(),
+            Some(End::Pipe) | None => call(),
         };
         result.map_err(|error| errno_of(&error))
     }
@@ -315,7 +313,12 @@ fn awaited_end(op: &Op, source_is_file: bool, sink_is_file: bool) -> Option<End>
         | Op::Splice {
             from: End::Pipe, ..
         } => Some(End::Sink),
-        _ => None,
+        // Files, and pipes of our own, make nobody wait.
+        Op::Stat
+        | Op::Read { .. }
+        | Op::Map { .. }
+        | Op::Splice { .. }
+        | Op::CopyFileRange { .. } => None,
     }
 }
 

@@ -38,16 +38,16 @@ pub(crate) async fn drive_files(
         published: Published::default(),
     };
     loop {
-        copy.control.tick(&mut copy.transfer)?;
+        copy.control.tick(&mut copy.transfer);
         match copy.transfer.next() {
-            Step::Submit(op) => copy.submit(op).await?,
-            Step::Pause { until } => copy.sleep_until(copy.control.later(until)).await?,
-            Step::LookAgain { after } => copy.sleep_until(Instant::now() + after).await?,
-            Step::AwaitRelease => copy.transfer.released()?,
-            Step::Done(summary) => return Ok(summary),
-            Step::Wait(_) => copy.sleep_until(Instant::now() + BACK_OFF).await?,
-            // Yield, and whatever later versions of the core ask for.
-            _ => tokio::task::yield_now().await,
+            Step::Submit(op) => copy.submit(op).await,
+            Step::Pause { until } => copy.sleep_until(copy.control.later(until)).await,
+            Step::LookAgain { after } => copy.sleep_until(Instant::now() + after).await,
+            // A file holds no references once the call returned.
+            Step::AwaitRelease => copy.transfer.released(),
+            Step::Wait(_) => copy.sleep_until(Instant::now() + BACK_OFF).await,
+            Step::Yield => tokio::task::yield_now().await,
+            Step::Done(outcome) => return outcome,
         }
     }
 }
@@ -64,24 +64,23 @@ struct Copy<'a> {
 }
 
 impl Copy<'_> {
-    async fn submit(&mut self, op: Op) -> Result<(), TransferError> {
+    async fn submit(&mut self, op: Op) {
         if let (false, Some(stop)) = (self.transfer.is_stopping(), self.control.stop_now()) {
             return self.transfer.stop(stop);
         }
-        let result = if op == Op::Stat {
+        if op == Op::Stat {
             let file = Arc::clone(&self.source);
             let version = self.cold.run(move || endpoint::version(&file)).await;
-            self.transfer.observed(version)
+            self.transfer.observed(version);
         } else {
-            self.call(op).await
-        };
+            self.call(op).await;
+        }
         if let Some(progress) = self.control.progress {
             self.published.publish(&self.transfer, progress);
         }
-        result
     }
 
-    async fn call(&mut self, op: Op) -> Result<(), TransferError> {
+    async fn call(&mut self, op: Op) {
         let Some(mut hands) = self.hands.take() else {
             return self.transfer.fail(op.operation(), Errno::ECANCELED);
         };
@@ -110,18 +109,15 @@ impl Copy<'_> {
             // A thread is at it: what it did has to be counted. The stop is seen before the next.
             Err(_) => making.await,
         };
-        let result = self
-            .transfer
+        self.transfer
             .complete(op, result.unwrap_or(Err(Errno::ECANCELED)));
         let hands = self.hands.insert(hands);
         hands.settle_pipe(self.transfer.pipe_bytes());
-        result
     }
 
-    async fn sleep_until(&mut self, until: Instant) -> Result<(), TransferError> {
-        match self.control.sleep_until(until).await {
-            Some(stop) => self.transfer.stop(stop),
-            None => Ok(()),
+    async fn sleep_until(&mut self, until: Instant) {
+        if let Some(stop) = self.control.sleep_until(until).await {
+            self.transfer.stop(stop);
         }
     }
 }

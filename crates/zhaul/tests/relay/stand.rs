@@ -378,7 +378,6 @@ fn on_epoll(a: &OwnedFd, b: &OwnedFd, setup: &Setup, trigger: Trigger) -> Ending
             Turn::Done(ending) => return ending,
             Turn::Again => continue,
             Turn::Wait(wants) => wants,
-            _ => unreachable!(),
         };
         if trigger == Trigger::Level {
             follow(&instance, [a, b], &wants, &mut armed);

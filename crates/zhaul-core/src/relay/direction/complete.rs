@@ -24,7 +24,11 @@ impl Direction {
             Call::SpliceOut { len, .. } => self.drained(len, result),
             Call::ReadPipe { len, .. } => self.rescued(len, result),
             Call::ShutdownWrite { .. } => self.shut(result),
-            _ => Outcome::Nothing,
+            // Of a side, not of a way: the relay answers them itself.
+            Call::TakeError { .. }
+            | Call::Unsent { .. }
+            | Call::Unacknowledged { .. }
+            | Call::Reset { .. } => Outcome::Nothing,
         }
     }
 
@@ -35,7 +39,15 @@ impl Direction {
             Call::Recv { len, .. } => {
                 self.received(len, Err(Errno::EAGAIN), options);
             }
-            _ => {}
+            Call::SpliceIn { .. } => {
+                self.filled(0, Err(Errno::EAGAIN), options);
+            }
+            Call::ReadPipe { .. }
+            | Call::ShutdownWrite { .. }
+            | Call::TakeError { .. }
+            | Call::Unsent { .. }
+            | Call::Unacknowledged { .. }
+            | Call::Reset { .. } => {}
         }
     }
 
