@@ -110,3 +110,44 @@ fn a_limit_of_file_sizes_does_not_end_it() {
         assert!(!verdict(&report).is_empty(), "{bytes}");
     }
 }
+
+#[test]
+fn what_could_not_be_tried_gives_no_verdict() {
+    const NAME: &str = "what_could_not_be_tried_gives_no_verdict";
+    if !has_program("prlimit") {
+        skip!(NAME, "no prlimit");
+    }
+    // Enough to start, too few for a pair of sockets.
+    let report = Doctor::on("/").under(["prlimit", "--nofile=5"]).report();
+    let verdict = verdict(&report);
+    assert!(verdict.contains("is unknown"), "{verdict}");
+    assert!(!verdict.contains("copying."), "{verdict}");
+    assert!(!verdict.contains("takes copies"), "{verdict}");
+}
+
+#[test]
+fn where_little_memory_may_be_locked_the_remedy_is_to_lock_more() {
+    const NAME: &str = "where_little_memory_may_be_locked_the_remedy_is_to_lock_more";
+    if !has_program("prlimit") || !has_program("setpriv") {
+        skip!(NAME, "no prlimit or setpriv");
+    }
+    let mut words = vec!["prlimit", "--memlock=0"];
+    if rustix::process::geteuid().is_root() {
+        words.extend(["setpriv", "--bounding-set=-all", "--inh-caps=-all"]);
+    }
+    let report = Doctor::on("/").under(words).report();
+    let remedies: Vec<_> = report["mechanisms"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|finding| finding["status"] == "unknown")
+        .filter_map(|finding| finding["remedy"].as_str())
+        .collect();
+    assert!(!remedies.contains(&"free some memory"), "{remedies:?}");
+    assert!(
+        remedies
+            .iter()
+            .any(|remedy| remedy.contains("locked memory")),
+        "{report}"
+    );
+}

@@ -129,9 +129,13 @@ impl Error {
                 format!("needs {needs}; a container's seccomp filter may forbid it, too")
             }
             Self::NoTracefs => "mount -t tracefs tracefs /sys/kernel/tracing".into(),
-            Self::TracefsForbidden => "needs root or CAP_DAC_READ_SEARCH, or \
-                 mount -o remount,mode=755 /sys/kernel/tracing"
-                .into(),
+            // The numbers of events are readable for owner and group only, whatever the mode of the
+            // mount point; the group of the mount is theirs.
+            Self::TracefsForbidden => {
+                "needs root or CAP_DAC_READ_SEARCH, or, for a group that you \
+                 are in, mount -o remount,mode=750,gid=GROUP /sys/kernel/tracing"
+                    .into()
+            }
             Self::SymbolsHidden => "needs CAP_SYSLOG (or root), or kernel.kptr_restrict = 0 with \
                  kernel.perf_event_paranoid <= 1"
                 .into(),

@@ -127,11 +127,38 @@ fn locked_memory(context: &Context) -> Limit {
     if context.has("CAP_IPC_LOCK") {
         return this.lifted_by("CAP_IPC_LOCK");
     }
-    this.low_if(
-        |bytes| bytes < 8 << 20,
+    if soft_is_enough(rlimit.current) {
+        return this;
+    }
+    this.low(
         "MSG_ZEROCOPY and io_uring buffers of this user together; beyond it ENOBUFS or ENOMEM",
-        "ulimit -l 65536, or LimitMEMLOCK= in the service",
+        raise_memlock(rlimit.maximum),
     )
+}
+
+fn soft_is_enough(bytes: Option<u64>) -> bool {
+    bytes.is_none_or(|bytes| bytes >= 8 << 20)
+}
+
+/// How to get more, up to the hard limit.
+fn raise_memlock(hard: Option<u64>) -> String {
+    const ENOUGH_KIB: u64 = 65536;
+    let kib = hard.map_or(ENOUGH_KIB, |hard| ENOUGH_KIB.min(hard >> 10));
+    if soft_is_enough(Some(kib << 10)) {
+        format!("ulimit -l {kib}, or LimitMEMLOCK= in the service")
+    } else {
+        "LimitMEMLOCK= in the service, or memlock in limits.conf".to_owned()
+    }
+}
+
+/// What helps against ENOMEM and ENOBUFS, if it is that little memory may be locked.
+pub(super) fn remedy_of_locked_memory(context: &Context) -> Option<String> {
+    let rlimit = getrlimit(Resource::Memlock);
+    let is_short = !soft_is_enough(rlimit.current) && !context.has("CAP_IPC_LOCK");
+    is_short.then(|| {
+        let raise = raise_memlock(rlimit.maximum);
+        format!("raise the limit on locked memory ({raise})")
+    })
 }
 
 fn pipe_size() -> Limit {

@@ -9,6 +9,7 @@ use std::io;
 use rustix::io::Errno;
 
 use super::context::Context;
+use super::limits::remedy_of_locked_memory;
 use super::report::{Cause, Group};
 use super::seen::{Mechanism, Seen};
 
@@ -71,7 +72,7 @@ impl Trouble {
     pub(super) fn judge(self, mechanism: &Mechanism, context: &Context) -> Seen {
         match self {
             Self::Known(seen) => *seen,
-            Self::Needs(call, errno) => could_not_try(call, errno),
+            Self::Needs(call, errno) => could_not_try(call, errno, context),
             Self::Stuck(what) => Seen::unknown(
                 format!("{what}: nothing moved in time"),
                 "given up after a time limit",
@@ -87,13 +88,13 @@ impl Trouble {
     }
 }
 
-fn could_not_try(call: &str, errno: Errno) -> Seen {
+fn could_not_try(call: &str, errno: Errno, context: &Context) -> Seen {
     let error = described(errno);
     let seen = Seen::unknown(
         format!("could not be tried: {call}: {error}"),
         format!("{call} failed: {error}"),
     );
-    match remedy_of_shortage(errno) {
+    match remedy_of_shortage(errno, context) {
         Some(remedy) => seen.remedy(remedy),
         None => seen,
     }
@@ -149,7 +150,7 @@ fn judge_errno(call: &str, errno: Errno, mechanism: &Mechanism, context: &Contex
             let by = name(errno).unwrap_or("error");
             Seen::missing(cause, format!("{who} does not support it ({by})"), evidence)
         }
-        _ => could_not_try(call, errno),
+        _ => could_not_try(call, errno, context),
     }
 }
 
@@ -159,17 +160,20 @@ fn bare(call: &str) -> &str {
 }
 
 /// What helps when something has run out.
-fn remedy_of_shortage(errno: Errno) -> Option<&'static str> {
-    Some(match errno {
+fn remedy_of_shortage(errno: Errno, context: &Context) -> Option<String> {
+    let remedy = match errno {
         Errno::MFILE => "raise the limit on open files (ulimit -n)",
         Errno::NFILE => "raise fs.file-max",
         Errno::NOSPC => "free some space there, or name another path",
         Errno::DQUOT => "free some of the quota, or name another path",
         Errno::ROFS => "name a path that can be written to",
-        Errno::NOMEM | Errno::NOBUFS => "free some memory",
+        Errno::NOMEM | Errno::NOBUFS => {
+            return remedy_of_locked_memory(context).or_else(|| Some("free some memory".into()));
+        }
         Errno::NETUNREACH | Errno::ADDRNOTAVAIL => "switch loopback on: ip link set lo up",
         _ => return None,
-    })
+    };
+    Some(remedy.into())
 }
 
 /// `No such file or directory (ENOENT)`.

@@ -19,30 +19,40 @@ pub(super) fn of(report: &Report) -> Vec<String> {
     verdict
 }
 
-fn works(report: &Report, id: &str) -> bool {
-    let status = report.mechanism(id).map(|finding| finding.status);
-    status == Some(Status::Available)
+/// Those of these mechanisms whose status it is.
+fn with_status<'a>(report: &Report, ids: &[&'a str], status: Status) -> Vec<&'a str> {
+    let has = |id: &&&str| report.mechanism(id).map(|finding| finding.status) == Some(status);
+    ids.iter().filter(has).copied().collect()
 }
 
 fn sending(report: &Report) -> String {
-    let ways: Vec<_> = ["sendfile", "splice"]
-        .into_iter()
-        .filter(|id| works(report, id))
-        .collect();
-    if ways.is_empty() {
-        return "Files reach a socket here only by copying.".into();
+    const WAYS: [&str; 2] = ["sendfile", "splice"];
+    let available = with_status(report, &WAYS, Status::Available);
+    let unknown = with_status(report, &WAYS, Status::Unknown);
+    match (&available[..], &unknown[..]) {
+        ([], []) => "Files reach a socket here only by copying.".into(),
+        ([], unknown) => format!(
+            "Whether files can be sent without copying is unknown: {} could not be tried.",
+            unknown.join(", ")
+        ),
+        (available, _) => format!(
+            "This machine can send files without copying: {}.",
+            available.join(", ")
+        ),
     }
-    format!(
-        "This machine can send files without copying: {}.",
-        ways.join(", ")
-    )
 }
 
 fn relaying(report: &Report) -> String {
-    if works(report, "splice_relay") {
-        "It can relay between sockets without copying: splice.".into()
-    } else {
-        "Relaying between sockets takes copies here.".into()
+    let status = report
+        .mechanism("splice_relay")
+        .map(|finding| finding.status);
+    match status {
+        Some(Status::Available) => "It can relay between sockets without copying: splice.".into(),
+        Some(Status::Unknown) => {
+            "Whether sockets can be relayed without copying is unknown: splice could not be tried."
+                .into()
+        }
+        _ => "Relaying between sockets takes copies here.".into(),
     }
 }
 
@@ -143,14 +153,34 @@ mod tests {
     fn only_what_is_available_is_praised() {
         let works = |id| Seen::works("").of(&mechanism(id));
         let unknown = |id| Seen::unknown("", "").of(&mechanism(id));
+        let lacks = |id| Seen::missing(Cause::KernelLacks, "", "").of(&mechanism(id));
         let verdict = of(&report(vec![works("sendfile"), unknown("splice")]));
         assert_eq!(
             verdict[0],
             "This machine can send files without copying: sendfile."
         );
         assert_eq!(verdict[1], "Relaying between sockets takes copies here.");
-        let verdict = of(&report(vec![unknown("sendfile")]));
+        let verdict = of(&report(vec![lacks("sendfile")]));
         assert_eq!(verdict[0], "Files reach a socket here only by copying.");
+    }
+
+    #[test]
+    fn what_could_not_be_tried_is_neither_praised_nor_denied() {
+        let unknown = |id| Seen::unknown("", "").of(&mechanism(id));
+        let lacks = |id| Seen::missing(Cause::KernelLacks, "", "").of(&mechanism(id));
+        let verdict = of(&report(vec![
+            lacks("sendfile"),
+            unknown("splice"),
+            unknown("splice_relay"),
+        ]));
+        assert_eq!(
+            verdict[..2],
+            [
+                "Whether files can be sent without copying is unknown: splice could not be tried.",
+                "Whether sockets can be relayed without copying is unknown: splice could not be \
+                 tried."
+            ]
+        );
     }
 
     #[test]
