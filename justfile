@@ -9,7 +9,7 @@ check:
     cargo clippy --workspace --all-targets --locked -- -D warnings
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet
 
-# All tests; a test that cannot run here prints SKIP and why
+# All tests; the last lines say what could not run here, and why
 test *args:
     cargo test --workspace --locked -- --show-output {{args}}
 

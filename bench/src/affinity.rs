@@ -56,7 +56,7 @@ mod tests {
             client: Some(core), ..
         } = Cores::pick().unwrap()
         else {
-            eprintln!("SKIP: one core");
+            zhaul_untested::skip_this("one core");
             return;
         };
         std::thread::spawn(move || {

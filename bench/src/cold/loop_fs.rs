@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn files_survive_a_remount_and_nobody_else_sees_them() {
         if !rustix::process::geteuid().is_root() {
-            eprintln!("SKIP: mounting needs root");
+            zhaul_untested::skip_this("mounting needs root");
             return;
         }
         // A thread of its own, for the mount namespace is per thread.
@@ -137,7 +137,7 @@ mod tests {
             let fs = match LoopFs::create(dir.path(), 1000) {
                 Ok(fs) => fs,
                 Err(reason) => {
-                    eprintln!("SKIP: {reason:#}");
+                    zhaul_untested::skip_this(format_args!("{reason:#}"));
                     return;
                 }
             };

@@ -135,7 +135,7 @@ mod tests {
     #[test]
     fn nginx_accepts_every_variant() {
         let Some(program) = crate::server::find_program("nginx") else {
-            eprintln!("SKIP: nginx is not installed");
+            zhaul_untested::skip_this("nginx is not installed");
             return;
         };
         for contender in [

@@ -67,7 +67,7 @@ mod tests {
         match cachestat(file.as_fd(), 0, 64 * 4096) {
             Ok(stat) => assert_eq!(stat.cached, 8),
             Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {
-                println!("SKIP: cachestat needs Linux 6.5");
+                zhaul_untested::skip_this("cachestat needs Linux 6.5");
             }
             Err(error) => panic!("{error}"),
         }

@@ -229,7 +229,7 @@ mod tests {
     static BYTES: [u8; 8000] = [4; 8000];
 
     fn ring(test: &str) -> Option<Ring> {
-        Ring::new().map_err(|e| println!("SKIP {test}: {e}")).ok()
+        Ring::new().map_err(|e| zhaul_untested::skip(test, e)).ok()
     }
 
     #[test]
@@ -266,7 +266,7 @@ mod tests {
             return;
         };
         if !ring.operations().unwrap().contains(&"SEND_ZC") {
-            println!("SKIP a_zero_copy_send_is_notified: needs Linux 6.0");
+            zhaul_untested::skip("a_zero_copy_send_is_notified", "needs Linux 6.0");
             return;
         }
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();

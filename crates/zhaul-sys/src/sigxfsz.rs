@@ -95,7 +95,7 @@ impl Drop for Blocked {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
-    use std::process::Command;
+    use std::process::{Command, Stdio};
 
     use super::*;
 
@@ -109,6 +109,7 @@ mod tests {
             let ended = Command::new(std::env::current_exe().unwrap())
                 .args(["--exact", test])
                 .env(CHILD, "1")
+                .stdout(Stdio::null())
                 .status()
                 .unwrap();
             assert!(ended.success(), "{ended}");
@@ -128,15 +129,6 @@ mod tests {
             let error = without_sigxfsz(|| file.write(&[1; 3000]).unwrap_err());
             assert_eq!(error.raw_os_error(), Some(libc::EFBIG));
         }
-        // The harness may be writing to a file.
-        rustix::process::setrlimit(
-            rustix::process::Resource::Fsize,
-            rustix::process::Rlimit {
-                current: None,
-                maximum: None,
-            },
-        )
-        .unwrap();
     }
 
     #[test]

@@ -337,7 +337,10 @@ mod tests {
         let faults = match Userfault::open(true) {
             Ok(faults) => faults,
             Err(error) => {
-                println!("SKIP a_missing_page_is_filled_and_a_protected_one_released: {error}");
+                zhaul_untested::skip(
+                    "a_missing_page_is_filled_and_a_protected_one_released",
+                    error,
+                );
                 return;
             }
         };
@@ -371,7 +374,7 @@ mod tests {
     #[test]
     fn a_page_outside_of_the_memory_is_refused() {
         let Ok(faults) = Userfault::open(true) else {
-            println!("SKIP a_page_outside_of_the_memory_is_refused: no userfaultfd");
+            zhaul_untested::skip("a_page_outside_of_the_memory_is_refused", "no userfaultfd");
             return;
         };
         let memory = WatchedMemory::pages(1).unwrap();
@@ -385,7 +388,10 @@ mod tests {
     #[test]
     fn who_sleeps_goes_on_when_nobody_watches_any_more() {
         let Ok(faults) = Userfault::open(true) else {
-            println!("SKIP who_sleeps_goes_on_when_nobody_watches_any_more: no userfaultfd");
+            zhaul_untested::skip(
+                "who_sleeps_goes_on_when_nobody_watches_any_more",
+                "no userfaultfd",
+            );
             return;
         };
         let memory = WatchedMemory::pages(1).unwrap();

@@ -162,10 +162,10 @@ mod tests {
         file.write_all(&vec![7; 1 << 20]).unwrap();
         assert_eq!(probe(&file, 0, 1 << 20), Residency::Resident);
         let Some(file) = cold_file(1 << 20) else {
-            println!(
-                "SKIP: pages cannot be dropped here (fd {})",
+            zhaul_untested::skip_this(format_args!(
+                "pages cannot be dropped here (fd {})",
                 file.as_raw_fd()
-            );
+            ));
             return;
         };
         assert_eq!(probe(&file, 0, 1 << 20), Residency::Cold);
@@ -175,7 +175,7 @@ mod tests {
     #[test]
     fn one_missing_page_in_the_middle_is_noticed() {
         let Some(file) = cold_file(1 << 20) else {
-            println!("SKIP: pages cannot be dropped here");
+            zhaul_untested::skip_this("pages cannot be dropped here");
             return;
         };
         populate(&file, 0, 1 << 20).unwrap();
@@ -185,7 +185,7 @@ mod tests {
         if all_cached(file.as_fd(), 0, 1 << 20) == Some(false) {
             assert_eq!(probe(&file, 0, 1 << 20), Residency::Cold);
         } else {
-            println!("SKIP: the page is part of a large folio, or cachestat is refused");
+            zhaul_untested::skip_this("the page is part of a large folio, or cachestat is refused");
         }
     }
 
@@ -195,7 +195,7 @@ mod tests {
         let mut caught = 0;
         for _ in 0..50 {
             let Some(file) = cold_file(LEN as usize) else {
-                println!("SKIP: pages cannot be dropped here");
+                zhaul_untested::skip_this("pages cannot be dropped here");
                 return;
             };
             let len = std::num::NonZeroU64::new(LEN);
@@ -208,7 +208,7 @@ mod tests {
             }
         }
         if caught == 0 {
-            println!("SKIP: this disk is too fast to be caught reading");
+            zhaul_untested::skip_this("this disk is too fast to be caught reading");
         }
     }
 
@@ -239,11 +239,11 @@ mod tests {
     #[test]
     fn a_file_on_a_memory_file_system_is_resident() {
         let Ok(mut file) = tempfile::tempfile_in("/dev/shm") else {
-            println!("SKIP: no /dev/shm");
+            zhaul_untested::skip_this("no /dev/shm");
             return;
         };
         if file_system(file.as_fd()) != FileSystem::Memory {
-            println!("SKIP: /dev/shm is no tmpfs");
+            zhaul_untested::skip_this("/dev/shm is no tmpfs");
             return;
         }
         file.write_all(&[7; 300_000]).unwrap();

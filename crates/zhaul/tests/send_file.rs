@@ -151,7 +151,7 @@ async fn cold_pages_are_never_read_on_the_callers_thread() {
     ] {
         let sending = Sending::of(&file);
         if !drop_from_cache(&sending.file) {
-            println!("SKIP: pages cannot be dropped here");
+            zhaul_untested::skip_this("pages cannot be dropped here");
             return;
         }
         let (near, far) = unix_pair_of_tokio();
@@ -178,7 +178,7 @@ async fn cold_pages_are_never_read_on_the_callers_thread() {
         assert!(sending.cold.threads() > 0, "the pool had to read");
         match (before, after) {
             (Some(before), Some(after)) => assert_eq!(after - before, 0, "{stability:?}"),
-            _ => println!("SKIP: no per-thread I/O accounting"),
+            _ => zhaul_untested::skip_this("no per-thread I/O accounting"),
         }
     }
 }
@@ -189,7 +189,7 @@ async fn a_chunk_larger_than_one_reading_is_not_submitted_half_cold() {
     let file = TestFile::with(&vec![7; LEN]);
     let sending = Sending::of(&file);
     if !drop_from_cache(&sending.file) {
-        println!("SKIP: pages cannot be dropped here");
+        zhaul_untested::skip_this("pages cannot be dropped here");
         return;
     }
     let (near, far) = unix_pair_of_tokio();
@@ -213,7 +213,7 @@ async fn a_chunk_larger_than_one_reading_is_not_submitted_half_cold() {
     assert_eq!(receiver.await.unwrap().len(), LEN);
     match (before, after) {
         (Some(before), Some(after)) => assert_eq!(after - before, 0),
-        _ => println!("SKIP: no per-thread I/O accounting"),
+        _ => zhaul_untested::skip_this("no per-thread I/O accounting"),
     }
 }
 
@@ -225,7 +225,7 @@ async fn many_cold_streams_at_once_leave_the_callers_thread_alone() {
         .iter()
         .all(|sending| drop_from_cache(&sending.file))
     {
-        println!("SKIP: pages cannot be dropped here");
+        zhaul_untested::skip_this("pages cannot be dropped here");
         return;
     }
     let pool = ColdPool::new(4, 64);
@@ -258,7 +258,7 @@ async fn many_cold_streams_at_once_leave_the_callers_thread_alone() {
     let after = read_from_disk_by_this_thread();
     match (before, after) {
         (Some(before), Some(after)) => assert_eq!(after - before, 0),
-        _ => println!("SKIP: no per-thread I/O accounting"),
+        _ => zhaul_untested::skip_this("no per-thread I/O accounting"),
     }
 }
 
@@ -297,7 +297,7 @@ async fn the_next_cold_chunk_is_read_while_this_one_is_sent() {
     let file = TestFile::with(&pattern(8 << 20));
     let sending = Sending::of(&file);
     if !drop_from_cache(&sending.file) {
-        println!("SKIP: pages cannot be dropped here");
+        zhaul_untested::skip_this("pages cannot be dropped here");
         return;
     }
     // Nobody reads: the first chunk does not fit into the socket.
@@ -500,7 +500,7 @@ async fn warming_reads_what_is_cold_and_remembers_it() {
     let sending = Sending::of(&file);
     let (memo, cold, version) = (&sending.memo, &sending.cold, &sending.version);
     if !drop_from_cache(&sending.file) {
-        println!("SKIP: pages cannot be dropped here");
+        zhaul_untested::skip_this("pages cannot be dropped here");
         return;
     }
     let range = 0..3_000_000;
@@ -527,7 +527,7 @@ async fn a_disk_error_is_reported_as_such() {
     let device = match losetup {
         Ok(output) if output.status.success() => String::from_utf8(output.stdout).unwrap(),
         _ => {
-            println!("SKIP: no loop device to be had");
+            zhaul_untested::skip_this("no loop device to be had");
             return;
         }
     };

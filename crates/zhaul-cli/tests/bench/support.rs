@@ -10,7 +10,7 @@ use zhaul_measure::bench::results::Results;
 /// Says why a test does not apply here, and ends it.
 macro_rules! skip {
     ($name:expr, $($why:tt)+) => {{
-        eprintln!("SKIP {}: {}", $name, format_args!($($why)+));
+        zhaul_untested::skip($name, format_args!($($why)+));
         return;
     }};
 }

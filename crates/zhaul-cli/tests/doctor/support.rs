@@ -14,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Says why a test does not apply here, and ends it.
 macro_rules! skip {
     ($name:expr, $($why:tt)+) => {{
-        eprintln!("SKIP {}: {}", $name, format_args!($($why)+));
+        zhaul_untested::skip($name, format_args!($($why)+));
         return;
     }};
 }

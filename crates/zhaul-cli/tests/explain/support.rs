@@ -19,7 +19,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// Says why a test does not apply here, and ends it.
 macro_rules! skip {
     ($name:expr, $($why:tt)+) => {{
-        eprintln!("SKIP {}: {}", $name, format_args!($($why)+));
+        zhaul_untested::skip($name, format_args!($($why)+));
         return;
     }};
 }

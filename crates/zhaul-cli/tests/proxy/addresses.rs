@@ -15,7 +15,7 @@ fn ipv6_on_both_sides() {
     const NAME: &str = "ipv6_on_both_sides";
     let listener = match TcpListener::bind("[::1]:0") {
         Ok(listener) => listener,
-        Err(error) => return eprintln!("SKIP {NAME}: no IPv6: {error}"),
+        Err(error) => return zhaul_untested::skip(NAME, format_args!("no IPv6: {error}")),
     };
     let server = Servers::start_on(listener, |stream| answer_lines("six", &stream));
     let proxy = simple(&[server.address], &["--listen", "[::1]:0"]);
@@ -121,10 +121,10 @@ fn a_name_with_several_addresses_is_served_by_those_that_listen() {
     );
     let hosts = "127.0.0.2 several.test\n127.0.0.1 several.test\n127.0.0.3 several.test\n";
     if !is_root() {
-        return eprintln!("SKIP {NAME}: only root can have names of its own");
+        return zhaul_untested::skip(NAME, "only root can have names of its own");
     }
     let Some((proxy, _hosts)) = with_hosts(&config, hosts) else {
-        return eprintln!("SKIP {NAME}: no mount namespaces here");
+        return zhaul_untested::skip(NAME, "no mount namespaces here");
     };
     for n in 0..20 {
         assert_eq!(
@@ -147,17 +147,17 @@ fn names_are_looked_up_again_and_what_was_known_holds_while_that_fails() {
         }))
     };
     let (Ok(_a), Ok(_b)) = (at([127, 0, 0, 1], "a"), at([127, 0, 0, 2], "b")) else {
-        return eprintln!("SKIP {NAME}: somebody else took the port");
+        return zhaul_untested::skip(NAME, "somebody else took the port");
     };
     if !is_root() {
-        return eprintln!("SKIP {NAME}: only root can have names of its own");
+        return zhaul_untested::skip(NAME, "only root can have names of its own");
     }
     let config = format!(
         "[listeners.l]\nlisten = \"127.0.0.1:0\"\nto = \"p\"\n\
          [pools.p]\nresolve_every = \"50ms\"\nservers = [{{ address = \"moves.test:{port}\" }}]\n",
     );
     let Some((proxy, hosts)) = with_hosts(&config, "127.0.0.1 moves.test\n") else {
-        return eprintln!("SKIP {NAME}: no mount namespaces here");
+        return zhaul_untested::skip(NAME, "no mount namespaces here");
     };
     let old = proxy.connect();
     assert_eq!(ask(&old, "1").unwrap(), "a 1");

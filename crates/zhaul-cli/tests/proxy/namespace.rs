@@ -102,7 +102,7 @@ fn data_comes_and_goes_with_the_first_segment() {
     let script = "ip link set lo up; echo 519 > /proc/sys/net/ipv4/tcp_fastopen";
     let network = match Network::new(script) {
         Ok(network) => network,
-        Err(why) => return eprintln!("SKIP {NAME}: {why}"),
+        Err(why) => return zhaul_untested::skip(NAME, why),
     };
     network.inside(|| {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -161,7 +161,7 @@ fn a_transparent_proxy_takes_any_address_and_has_the_clients() {
     };
     let [clients, network] = match set_up() {
         Ok(networks) => networks,
-        Err(why) => return eprintln!("SKIP {NAME}: {why}"),
+        Err(why) => return zhaul_untested::skip(NAME, why),
     };
     clients.inside(|| {
         ip("addr add 10.9.0.2/24 dev far");

@@ -356,8 +356,9 @@ fn the_log_is_opened_again_when_told() {
 #[test]
 fn the_service_manager_is_told_and_passes_sockets() {
     if !has_program("python3") {
-        eprintln!(
-            "SKIP the_service_manager_is_told_and_passes_sockets: python3 passes the socket and is not there"
+        zhaul_untested::skip(
+            "the_service_manager_is_told_and_passes_sockets",
+            "python3 passes the socket and is not there",
         );
         return;
     }

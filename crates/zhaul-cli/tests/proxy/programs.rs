@@ -38,7 +38,7 @@ impl Drop for Running {
 fn has_all(test: &str, programs: &[&str]) -> bool {
     let missing = programs.iter().find(|program| !has_program(program));
     if let Some(program) = missing {
-        eprintln!("SKIP {test}: {program} is not installed");
+        zhaul_untested::skip(test, format_args!("{program} is not installed"));
     }
     missing.is_none()
 }
@@ -330,7 +330,7 @@ fn postgresql_and_its_client_come_through() {
         return;
     }
     let Some(bin) = postgresql() else {
-        eprintln!("SKIP {test}: the server is not installed");
+        zhaul_untested::skip(test, "the server is not installed");
         return;
     };
     let dir = tempfile::tempdir().unwrap();

@@ -154,7 +154,10 @@ fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
 #[test]
 fn a_port_that_takes_a_privilege_says_so() {
     if is_root() {
-        eprintln!("SKIP a_port_that_takes_a_privilege_says_so: root may listen on any port");
+        zhaul_untested::skip(
+            "a_port_that_takes_a_privilege_says_so",
+            "root may listen on any port",
+        );
         return;
     }
     let (code, stderr) = run(&["--listen", "127.0.0.1:1", "--to", "127.0.0.1:2"]);

@@ -76,7 +76,7 @@ mod tests {
     #[test]
     fn the_half_that_was_dropped_is_not() {
         let Ok(mut file) = tempfile::tempfile_in("/var/tmp") else {
-            println!("SKIP the_half_that_was_dropped_is_not: no /var/tmp");
+            zhaul_untested::skip("the_half_that_was_dropped_is_not", "no /var/tmp");
             return;
         };
         file.write_all(&vec![7; 2 << 20]).unwrap();
@@ -84,7 +84,10 @@ mod tests {
         let half = std::num::NonZeroU64::new(1 << 20);
         rustix::fs::fadvise(&file, 0, half, rustix::fs::Advice::DontNeed).unwrap();
         if probe(&file, 0, 1) != Residency::Cold {
-            println!("SKIP the_half_that_was_dropped_is_not: pages cannot be dropped here");
+            zhaul_untested::skip(
+                "the_half_that_was_dropped_is_not",
+                "pages cannot be dropped here",
+            );
             return;
         }
         for found in [

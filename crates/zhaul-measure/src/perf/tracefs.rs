@@ -84,7 +84,7 @@ mod tests {
 
     fn tracefs(test: &str) -> Option<Tracefs> {
         Tracefs::find()
-            .inspect_err(|error| eprintln!("SKIP {test}: {}", error.with_remedy()))
+            .inspect_err(|error| zhaul_untested::skip(test, error.with_remedy()))
             .ok()
     }
 

@@ -48,7 +48,10 @@ mod tests {
     #[test]
     fn nothing_is_refused_where_nothing_is_filtered() {
         if Context::look().is_filtered() {
-            println!("SKIP nothing_is_refused_where_nothing_is_filtered: a filter is active");
+            zhaul_untested::skip(
+                "nothing_is_refused_where_nothing_is_filtered",
+                "a filter is active",
+            );
             return;
         }
         assert_eq!(host_refusals(), []);

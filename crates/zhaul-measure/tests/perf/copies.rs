@@ -21,7 +21,7 @@ fn copied(test: &str, work: impl FnOnce()) -> Option<Copied> {
     });
     if let Some(missing) = meter.missing().first() {
         // In parallel these tests want more breakpoints than there are.
-        eprintln!("SKIP {test}: {missing}");
+        zhaul_untested::skip(test, missing);
         return None;
     }
     meter.start().unwrap();
@@ -166,7 +166,7 @@ fn the_copies_of_a_program_are_counted() {
     let routines = match routines {
         Ok(routines) => routines,
         Err(error) => {
-            eprintln!("SKIP {TEST}: {}", error.with_remedy());
+            zhaul_untested::skip(TEST, error.with_remedy());
             return;
         }
     };
@@ -180,7 +180,7 @@ fn the_copies_of_a_program_are_counted() {
     let (mut session, mut child) = match builder.spawn(&mut command) {
         Ok(spawned) => spawned,
         Err(error @ Error::NoBreakpointRegister) => {
-            eprintln!("SKIP {TEST}: {}", error.with_remedy());
+            zhaul_untested::skip(TEST, error.with_remedy());
             return;
         }
         Err(error) => panic!("{}", error.with_remedy()),

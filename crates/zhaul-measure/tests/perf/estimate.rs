@@ -33,7 +33,7 @@ impl Scene {
             ..Wanted::default()
         });
         if let Some(missing) = meter.missing().first() {
-            eprintln!("SKIP {test}: {missing}");
+            zhaul_untested::skip(test, missing);
             return None;
         }
         let mut file = tempfile::tempfile().unwrap();
@@ -119,7 +119,10 @@ fn known_loops_are_estimated_near_their_copies() {
     ];
     let ([calibration, cold, twice, once, never], bytes) = scene.sample(loops);
     let Some(time) = CopyTime::of_read_write(&calibration, bytes) else {
-        eprintln!("SKIP known_loops_are_estimated_near_their_copies: too few samples");
+        zhaul_untested::skip(
+            "known_loops_are_estimated_near_their_copies",
+            "too few samples",
+        );
         return;
     };
     let time = time.with_cold_write(&cold, bytes);

@@ -18,7 +18,7 @@ use zhaul_measure::perf::{Error, Tracefs, Tracepoint};
 fn sys_enter(test: &str) -> Option<Tracepoint> {
     Tracefs::find()
         .and_then(|tracefs| tracefs.tracepoint("raw_syscalls:sys_enter"))
-        .inspect_err(|error| eprintln!("SKIP {test}: {}", error.with_remedy()))
+        .inspect_err(|error| zhaul_untested::skip(test, error.with_remedy()))
         .ok()
 }
 
@@ -27,7 +27,7 @@ fn permitted<T>(test: &str, result: Result<T, Error>) -> Option<T> {
     match result {
         Ok(value) => Some(value),
         Err(error @ (Error::NotPermitted { .. } | Error::LockedMemory)) => {
-            eprintln!("SKIP {test}: {}", error.with_remedy());
+            zhaul_untested::skip(test, error.with_remedy());
             None
         }
         Err(error) => panic!("{}", error.with_remedy()),

@@ -36,7 +36,10 @@ fn an_ordinary_user_is_told_what_is_missing() {
                 String::from_utf8_lossy(&output.stdout)
             );
         }
-        Err(error) => eprintln!("SKIP {TEST}: the test program as uid {NOBODY}: {error}"),
+        Err(error) => zhaul_untested::skip(
+            TEST,
+            format_args!("the test program as uid {NOBODY}: {error}"),
+        ),
     }
 }
 

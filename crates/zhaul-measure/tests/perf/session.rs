@@ -78,7 +78,7 @@ fn a_filter_the_kernel_does_not_understand_is_refused() {
                 );
             }
             Err(error @ Error::NotPermitted { .. }) => {
-                eprintln!("SKIP {TEST}: {}", error.with_remedy());
+                zhaul_untested::skip(TEST, error.with_remedy());
                 return;
             }
             other => panic!("{filter:?}: {other:?}"),
@@ -168,7 +168,7 @@ fn losses_that_no_record_tells_of_are_known() {
         .next()
         .and_then(|major| major.parse().ok());
     if lost == 0 && major.unwrap_or(0) < 6 {
-        eprintln!("SKIP {TEST}: Linux {release} does not count them");
+        zhaul_untested::skip(TEST, format_args!("Linux {release} does not count them"));
         return;
     }
     assert_eq!(drained.records + lost, 500);
@@ -214,7 +214,7 @@ fn breakpoints_on_kernel_text_work_or_are_said_to_be_refused() {
     let symbols = match Symbols::load() {
         Ok(symbols) => symbols,
         Err(error) => {
-            eprintln!("SKIP {TEST}: {}", error.with_remedy());
+            zhaul_untested::skip(TEST, error.with_remedy());
             return;
         }
     };
@@ -232,7 +232,7 @@ fn breakpoints_on_kernel_text_work_or_are_said_to_be_refused() {
                 Error::NoKernelBreakpoints | Error::NotPermitted { .. } | Error::Unsupported { .. }
             );
             assert!(known && error.remedy().is_some(), "{error}");
-            eprintln!("SKIP {TEST}: {}", error.with_remedy());
+            zhaul_untested::skip(TEST, error.with_remedy());
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::*;
 
 fn skip(test: &str, error: &io::Error) {
-    eprintln!("SKIP {test}: perf_event_open: {error}");
+    zhaul_untested::skip(test, format_args!("perf_event_open: {error}"));
 }
 
 fn context_switches() -> io::Result<PerfEvent> {
