@@ -157,4 +157,28 @@ mod tests {
     fn the_arguments_are_consistent() {
         super::Arguments::command().debug_assert();
     }
+
+    /// Help is shown as it is written: nobody renders it as Markdown.
+    #[test]
+    fn no_help_shows_markup() {
+        assert_shows_no_markup(&mut super::Arguments::command());
+    }
+
+    fn assert_shows_no_markup(command: &mut clap::Command) {
+        let name = command.get_name().to_owned();
+        let version = command.render_long_version();
+        let short = command.render_help().to_string();
+        let long = command.render_long_help().to_string();
+        for text in [version, short, long] {
+            for line in text.lines() {
+                // At its end, a backslash tells the shell that a command goes on.
+                let shown = line.strip_suffix('\\').unwrap_or(line);
+                let has_markup = shown.contains(['\\', '`']) || shown.contains("](");
+                assert!(!has_markup, "{name}: {line}");
+            }
+        }
+        for subcommand in command.get_subcommands_mut() {
+            assert_shows_no_markup(subcommand);
+        }
+    }
 }

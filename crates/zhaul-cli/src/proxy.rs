@@ -48,8 +48,9 @@ pub(crate) struct Arguments {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Without a configuration file")]
 struct Simple {
-    /// Where to listen: host:port, \[v6\]:port, :port (every interface) or unix:/path; repeatable
     #[arg(
+        help = "Where to listen: host:port, [v6]:port, :port (every interface) or unix:/path; \
+                repeatable",
         short,
         long,
         value_name = "ADDR",
@@ -58,8 +59,8 @@ struct Simple {
     )]
     listen: Vec<ListenAddr>,
 
-    /// Servers: host:port, \[v6\]:port or unix:/path; several with commas
     #[arg(
+        help = "Servers: host:port, [v6]:port or unix:/path; several with commas",
         short,
         long,
         value_name = "ADDR",

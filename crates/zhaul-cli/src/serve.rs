@@ -30,8 +30,14 @@ pub(crate) struct Arguments {
     #[arg(value_name = "DIR", default_value = ".", value_hint = ValueHint::DirPath)]
     root: PathBuf,
 
-    /// Where to listen: host:port, \[v6\]:port, :port (every interface) or unix:/path; repeatable
-    #[arg(short, long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    #[arg(
+        help = "Where to listen: host:port, [v6]:port, :port (every interface) or unix:/path; \
+                repeatable",
+        short,
+        long,
+        value_name = "ADDR",
+        default_value = "127.0.0.1:8080"
+    )]
     listen: Vec<ListenAddr>,
 
     /// Worker threads; 0 means one for each core
