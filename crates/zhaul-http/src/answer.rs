@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::body::{BodyDiscard, BodyFraming};
+use crate::body::BodyDiscard;
 use crate::cache::Slot;
 use crate::connection::Connection;
 use crate::directory::{Listing, PageMemory};
@@ -30,6 +30,8 @@ use crate::worker::Worker;
 pub(crate) enum Next {
     /// It is answered, in full.
     Sent,
+    /// It is answered, in full, and nothing more will be said on this connection.
+    Leave,
     /// The path has to be looked up where a disk may be waited for; then the request is to be
     /// parsed again.
     Load { path: Vec<u8>, is_dir: bool },
@@ -52,8 +54,6 @@ pub(crate) struct Answer {
     pub(crate) head_sent: usize,
     pub(crate) body: Body,
     pub(crate) keep_alive: bool,
-    /// Whether the client may still be sending when this answer closes the connection.
-    pub(crate) lingers: bool,
     /// What of the request is still to be read off before the next one.
     pub(crate) request_body: Option<BodyDiscard>,
     pub(crate) record: Option<Record>,
@@ -231,7 +231,7 @@ impl Worker {
         answer.encoding = body.encoding();
         answer.head_only = matches!(head.method, Method::Head);
         answer.batch = self.batch();
-        Self::mind_the_rest(head, request_body, &mut answer);
+        Self::mind_the_rest(request_body, &mut answer);
         if answer.head_only {
             return self.send_now(connection, answer);
         }
@@ -249,16 +249,8 @@ impl Worker {
     }
 
     /// Notes what of the request is still to be read.
-    pub(crate) fn mind_the_rest(
-        head: &RequestHead<'_>,
-        request_body: Option<BodyDiscard>,
-        answer: &mut Answer,
-    ) {
+    pub(crate) fn mind_the_rest(request_body: Option<BodyDiscard>, answer: &mut Answer) {
         answer.request_body = request_body.filter(|body| answer.keep_alive && !body.is_done());
-        // A client that asked for the end, and sent no body, sends nothing more; another may be in
-        // the middle of its next request.
-        let may_send = head.keep_alive || head.body != BodyFraming::None;
-        answer.lingers = !answer.keep_alive && may_send;
     }
 
     /// Sends an answer that is all in its head buffer at once, if the socket takes it, and if
@@ -278,7 +270,7 @@ impl Worker {
                 return Next::Close;
             }
         }
-        if answer.head_sent < answer.head.len() || answer.lingers {
+        if answer.head_sent < answer.head.len() {
             return Next::Send(Box::new(answer));
         }
         connection.served.set(connection.served.get() + 1);
@@ -290,7 +282,7 @@ impl Worker {
         if answer.keep_alive {
             Next::Sent
         } else {
-            Next::Close
+            Next::Leave
         }
     }
 
@@ -314,7 +306,6 @@ impl Answer {
             head_sent: 0,
             body: Body::None,
             keep_alive,
-            lingers: !keep_alive,
             request_body: None,
             record,
             encoding: None,

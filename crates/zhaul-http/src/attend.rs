@@ -13,8 +13,6 @@ use crate::worker::Worker;
 
 /// What is read of a request's body at a time.
 const BODY_BYTES: usize = 16 * 1024;
-/// Reads from a client that was told that nothing more will be said.
-const LINGER_READS: usize = 64;
 
 /// What keeps a connection from just waiting for its next request.
 pub(crate) enum Event {
@@ -33,7 +31,12 @@ pub(crate) async fn wait_for(attended: Attended, connection: Rc<Connection>, mut
     loop {
         match event {
             Event::Close | Event::Next(Next::Close) => return,
-            Event::Leave => return leave(&connection).await,
+            Event::Leave | Event::Next(Next::Leave) => {
+                if worker.begin_to_linger(&connection) {
+                    attended.leave(&connection);
+                }
+                return;
+            }
             Event::Yield | Event::Next(Next::Sent) => {
                 // Requests are there: this is no connection that rests.
                 connection.enter(Phase::Working);
@@ -47,13 +50,15 @@ pub(crate) async fn wait_for(attended: Attended, connection: Rc<Connection>, mut
             Event::Next(Next::List(listing)) => {
                 connection.enter(Phase::Working);
                 let answer = worker.list_directory(*listing).await;
-                if !finish(worker, &connection, answer).await {
-                    return;
+                if let Some(end) = finish(worker, &connection, answer).await {
+                    event = end;
+                    continue;
                 }
             }
             Event::Next(Next::Send(answer)) => {
-                if !finish(worker, &connection, *answer).await {
-                    return;
+                if let Some(end) = finish(worker, &connection, *answer).await {
+                    event = end;
+                    continue;
                 }
             }
         }
@@ -64,39 +69,15 @@ pub(crate) async fn wait_for(attended: Attended, connection: Rc<Connection>, mut
     }
 }
 
-/// Sends an answer that could not be sent at once; false ends the connection.
-async fn finish(worker: &Worker, connection: &Connection, mut answer: Answer) -> bool {
+/// Sends an answer that could not be sent at once; says how the connection ends, if it does.
+async fn finish(worker: &Worker, connection: &Connection, mut answer: Answer) -> Option<Event> {
     if !worker.send(connection, &mut answer).await {
-        return false;
+        return Some(Event::Close);
     }
-    if answer.keep_alive {
-        return match answer.request_body.take() {
-            None => true,
-            Some(body) => read_off(connection, body).await,
-        };
+    if !answer.keep_alive {
+        return Some(Event::Leave);
     }
-    if answer.lingers {
-        leave(connection).await;
-    } else {
-        connection.stream.shutdown_send();
-    }
-    false
-}
-
-/// Says good-bye, and waits until the client has closed its side or has taken too long. Closing
-/// while bytes of the client are unread makes the kernel send a reset, which can destroy the answer
-/// before the client has read it.
-async fn leave(connection: &Connection) {
-    connection.stream.shutdown_send();
-    connection.enter(Phase::Lingering);
-    let mut buffer = vec![0; BODY_BYTES];
-    for _ in 0..LINGER_READS {
-        if !matches!(connection.stream.recv(&mut buffer).await, Ok(1..)) {
-            return;
-        }
-        // A client that sends without a pause does not keep the others waiting.
-        tokio::task::yield_now().await;
-    }
+    read_off(connection, answer.request_body.take()?).await
 }
 
 async fn load_cold(worker: &Worker, path: Vec<u8>, is_dir: bool) -> Loaded {
@@ -115,14 +96,16 @@ async fn load_cold(worker: &Worker, path: Vec<u8>, is_dir: bool) -> Loaded {
     }
 }
 
-/// Reads a request's body off, so that the next request is found behind it.
-async fn read_off(connection: &Connection, mut body: BodyDiscard) -> bool {
+/// Reads a request's body off, so that the next request is found behind it; says how the connection
+/// ends, if it does.
+async fn read_off(connection: &Connection, mut body: BodyDiscard) -> Option<Event> {
     connection.enter(Phase::Header);
     let mut bytes = std::mem::take(&mut connection.input.borrow_mut().bytes);
     let mut buffer = vec![0; BODY_BYTES];
     loop {
         let Ok(fed) = body.feed(&bytes) else {
-            return false;
+            // Where the next request begins is not known, and the answer may still be under way.
+            return Some(Event::Leave);
         };
         if fed.done {
             bytes.drain(..fed.consumed);
@@ -130,14 +113,14 @@ async fn read_off(connection: &Connection, mut body: BodyDiscard) -> bool {
                 bytes,
                 ..Input::default()
             });
-            return true;
+            return None;
         }
         match connection.stream.recv(&mut buffer).await {
             Ok(n @ 1..) => {
                 bytes = buffer[..n].to_vec();
                 tokio::task::yield_now().await;
             }
-            Ok(0) | Err(_) => return false,
+            Ok(0) | Err(_) => return Some(Event::Close),
         }
     }
 }

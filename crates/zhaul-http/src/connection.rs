@@ -48,7 +48,7 @@ struct RateWindow {
 
 /// The window over which the rate of taking is averaged.
 const RATE_WINDOW_MS: u64 = 10_000;
-/// How long a client may take to hear that the connection ends.
+/// How long a client may take to close its side once it has acknowledged its last answer.
 pub(crate) const LINGER_MS: u64 = 2_000;
 
 /// A connection as the worker keeps it.
@@ -70,6 +70,8 @@ pub(crate) struct Connection {
     phase: Cell<Phase>,
     since_ms: Cell<u64>,
     window: Cell<RateWindow>,
+    /// Bytes thrown away since its last answer.
+    pub(crate) discarded: Cell<u64>,
     admission: Admission,
 }
 
@@ -108,6 +110,7 @@ impl Connection {
             phase: Cell::new(Phase::Idle),
             since_ms: Cell::new(Clock::now_ms()),
             window: Cell::default(),
+            discarded: Cell::new(0),
             admission,
         }
     }
@@ -121,7 +124,7 @@ impl Connection {
         let now = Clock::now_ms();
         self.phase.set(phase);
         self.since_ms.set(now);
-        if phase == Phase::Sending {
+        if matches!(phase, Phase::Sending | Phase::Lingering) {
             self.window.set(RateWindow {
                 began_ms: now,
                 taken: None,
@@ -172,10 +175,20 @@ impl Connection {
         match self.phase.get() {
             Phase::Idle => quiet(limits.idle_timeout.as_millis()),
             Phase::Header => quiet(limits.header_timeout.as_millis()),
-            Phase::Lingering => quiet(LINGER_MS.into()),
+            Phase::Lingering if self.unacknowledged() == 0 => quiet(LINGER_MS.into()),
+            Phase::Lingering => {
+                // A client cannot know that it was told to leave before it has taken its answer.
+                self.since_ms.set(now_ms);
+                self.takes_too_slowly(now_ms, limits.min_send_rate)
+            }
             Phase::Working => None,
             Phase::Sending => self.takes_too_slowly(now_ms, limits.min_send_rate),
         }
+    }
+
+    /// Bytes that are sent and not yet acknowledged.
+    fn unacknowledged(&self) -> usize {
+        zhaul_sys::siocoutq::unacknowledged(self.stream.as_fd()).unwrap_or(0)
     }
 
     fn takes_too_slowly(&self, now_ms: u64, min_rate: u64) -> Option<Overdue> {
@@ -186,7 +199,7 @@ impl Connection {
         }
         // What counts is what the client has acknowledged: the kernel asks for more only when a
         // third of its buffer, which can be megabytes, is free again.
-        let queued = zhaul_sys::siocoutq::unacknowledged(self.stream.as_fd()).unwrap_or(0);
+        let queued = self.unacknowledged();
         if queued == 0 {
             // It has taken all that it was offered; what it waits for is our disk.
             self.window.set(RateWindow {

@@ -131,7 +131,7 @@ impl Worker {
         let record = exchange.record.take();
         let mut answer = Answer::new(200, Vec::new(), exchange.keep_alive, record);
         answer.head_only = matches!(head.method, Method::Head);
-        Self::mind_the_rest(head, exchange.request_body.take(), &mut answer);
+        Self::mind_the_rest(exchange.request_body.take(), &mut answer);
         Next::List(Box::new(Listing {
             dir,
             path: path.to_vec(),

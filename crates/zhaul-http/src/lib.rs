@@ -27,6 +27,7 @@ mod entry;
 mod failure;
 mod head;
 mod html;
+mod linger;
 mod lookup;
 mod reactor;
 mod record;

@@ -306,6 +306,12 @@ impl Worker {
         if !connection.stream.may_be_readable() {
             return;
         }
+        if connection.phase() == Phase::Lingering {
+            if !self.linger(&connection) {
+                self.remove(key);
+            }
+            return;
+        }
         if !connection.input.borrow().bytes.is_empty() {
             // The rest of a request that came in pieces.
             return self.attend(key, &connection, None);
@@ -353,8 +359,17 @@ impl Worker {
             tracing::error!("a defect ended the connection of {}", connection.peer);
             return self.remove(key);
         };
-        if let Some(Event::Close | Event::Next(Next::Close)) = event {
-            return self.remove(key);
+        match event {
+            Some(Event::Close | Event::Next(Next::Close)) => return self.remove(key),
+            Some(Event::Leave | Event::Next(Next::Leave)) => {
+                if self.begin_to_linger(connection) {
+                    self.watch(key, connection);
+                } else {
+                    self.remove(key);
+                }
+                return;
+            }
+            _ => {}
         }
         if self.watch(key, connection)
             && let Some(event) = event

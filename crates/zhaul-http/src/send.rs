@@ -160,7 +160,6 @@ impl Worker {
         answer.body = Body::None;
         answer.encoding = None;
         answer.keep_alive = false;
-        answer.lingers = true;
         answer.request_body = None;
     }
 

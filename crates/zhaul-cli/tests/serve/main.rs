@@ -21,6 +21,7 @@ mod access_log;
 mod bodies;
 mod changing;
 mod clients;
+mod closing;
 mod codings;
 mod conditional;
 mod confinement;
