@@ -16,7 +16,7 @@ use crate::worker::Worker;
 
 /// What a client may say after its last answer: a request body of the size that would be read off
 /// in any case, and requests sent ahead.
-const LINGER_BYTES: u64 = 4 * 1024 * 1024;
+const LINGER_BYTES: u64 = 2 * 1024 * 1024;
 
 impl Worker {
     /// Tells the client that nothing more will be said; false if it has closed its side already.

@@ -152,10 +152,11 @@ fn a_body_beyond_the_limit_is_not_read() {
     client.send("GET /a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n");
     client.answer().assert_status(200);
     let chunk = format!("10000\r\n{}\r\n", "x".repeat(0x10000));
-    let sent = (0..200)
+    // What is read off, what is thrown away behind it, and what two kernels hold.
+    let sent = (0..1000)
         .take_while(|_| client.try_send(&chunk).is_ok())
         .count();
-    assert!(sent < 100, "{sent} chunks of 64 KiB were read");
+    assert!(sent < 400, "{sent} chunks of 64 KiB were read");
     client.assert_ended();
 }
 
