@@ -161,6 +161,9 @@ impl Worker {
         if target.has_dot_file && !self.site.config.dot_files {
             return self.error(exchange, 404);
         }
+        if let Some(why) = target.names_nothing {
+            return self.not_found(exchange, why.status());
+        }
         match self.look_up(
             &exchange,
             &target.relative,
@@ -174,14 +177,15 @@ impl Worker {
             }
             Ok((Lookup::Listing(dir), _)) => self.list(&mut exchange, dir, &target.relative),
             Err(Missed::Elsewhere(next)) => next,
-            Err(Missed::Miss(Miss::NotFound)) => self.not_found(exchange),
+            Err(Missed::Miss(Miss::NotFound)) => self.not_found(exchange, 404),
             Err(Missed::Miss(miss)) => self.failed(exchange, &target.relative, miss),
         }
     }
 
-    fn not_found(&self, exchange: Exchange<'_>) -> Next {
+    /// Answers a path that names nothing: with the page of a single-page app, or with `status`.
+    fn not_found(&self, exchange: Exchange<'_>, status: u16) -> Next {
         let Some(spa) = &self.site.config.spa else {
-            return self.error(exchange, 404);
+            return self.error(exchange, status);
         };
         match self.look_up(
             &exchange,
@@ -259,7 +263,9 @@ impl Worker {
         if !answer.body.is_none() || answer.request_body.is_some() {
             return Next::Send(Box::new(answer));
         }
-        match connection.stream.try_send(&answer.head, false) {
+        // The last answer goes out with the FIN behind it, in one segment.
+        let more = !answer.keep_alive;
+        match connection.stream.try_send(&answer.head, more) {
             Ok(sent) => {
                 connection.add_sent(sent);
                 answer.head_sent = sent;

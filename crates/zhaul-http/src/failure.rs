@@ -92,6 +92,7 @@ impl Worker {
             None => {}
         }
         let html = Format::choose(None, head.accept) == Format::Html;
+        out.extend_from_slice(b"Vary: Accept\r\n");
         let body = if html {
             head::field(&mut out, "Content-Type", b"text/html; charset=utf-8");
             head::field(&mut out, "Content-Security-Policy", HTML_CSP.as_bytes());

@@ -208,20 +208,61 @@ pub fn parse<'a>(buf: &'a [u8], limits: &Limits) -> Outcome<'a> {
         Ok(httparse::Status::Complete(len)) => len,
         Ok(httparse::Status::Partial) => return partial(window, limits),
         // Which version it is can only be said of the whole line.
-        Err(httparse::Error::Version) if memchr::memchr(b'\n', window).is_none() => {
-            return partial(window, limits);
-        }
+        Err(httparse::Error::Version) => return parse_other_version(window, skipped, limits),
         Err(error) => return Outcome::Reject(refuse_syntax(error, window)),
     };
-    // The head is large and filled in place: each move of it would show in the request rate.
-    let mut head = RequestHead::default();
-    match head.fill(&raw, &window[..len], limits) {
-        Ok(()) => Outcome::Complete {
-            head,
-            consumed: skipped + len,
-        },
-        Err(reject) => Outcome::Reject(reject),
-    }
+    RequestHead::of(&raw, &window[..len], skipped, limits)
+}
+
+/// Reads a head of a version that `httparse` does not know. A later minor version is a request of
+/// the latest that we speak (RFC 9110 §2.5): whoever sends it understands the answer.
+#[cold]
+fn parse_other_version<'a>(window: &'a [u8], skipped: usize, limits: &Limits) -> Outcome<'a> {
+    // Which version it is can only be said of the whole line.
+    let Some(line_end) = memchr::memchr(b'\n', window) else {
+        return partial(window, limits);
+    };
+    let line = first_line(window, window.len());
+    let [
+        begin @ ..,
+        b' ',
+        b'H',
+        b'T',
+        b'T',
+        b'P',
+        b'/',
+        b'1',
+        b'.',
+        b'2'..=b'9',
+    ] = line
+    else {
+        return Outcome::Reject(refuse_version(line));
+    };
+    let known = [begin, b" HTTP/1.1\r\n\r\n"].concat();
+    let mut as_known = httparse::Request::new(&mut []);
+    let (method, target) = match as_known.parse(&known) {
+        Ok(_) => (
+            as_known.method.map_or(0, str::len),
+            as_known.path.map_or(0, str::len),
+        ),
+        Err(error) => return Outcome::Reject(refuse_syntax(error, window)),
+    };
+    let text = |range: std::ops::Range<usize>| std::str::from_utf8(&window[range]).ok();
+    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let headers = &mut headers[..limits.headers.min(MAX_HEADERS)];
+    let fields = &window[line_end + 1..];
+    let (len, count) = match httparse::parse_headers(fields, headers) {
+        Ok(httparse::Status::Complete((len, headers))) => (line_end + 1 + len, headers.len()),
+        Ok(httparse::Status::Partial) => return partial(window, limits),
+        Err(error) => return Outcome::Reject(refuse_syntax(error, window)),
+    };
+    let raw = httparse::Request {
+        method: text(0..method),
+        path: text(method + 1..method + 1 + target),
+        version: Some(1),
+        headers: &mut headers[..count],
+    };
+    RequestHead::of(&raw, &window[..len], skipped, limits)
 }
 
 /// The first line of `buf` without its line end, at most `max` bytes: what to log of a request
@@ -309,6 +350,25 @@ fn refuse_version(line: &[u8]) -> Reject {
 }
 
 impl<'a> RequestHead<'a> {
+    /// What the head `bytes` says, `skipped` bytes behind the front of what was received.
+    #[inline]
+    fn of(
+        raw: &httparse::Request<'_, 'a>,
+        bytes: &'a [u8],
+        skipped: usize,
+        limits: &Limits,
+    ) -> Outcome<'a> {
+        // It is large and filled in place: each move of it would show in the request rate.
+        let mut head = Self::default();
+        match head.fill(raw, bytes, limits) {
+            Ok(()) => Outcome::Complete {
+                head,
+                consumed: skipped + bytes.len(),
+            },
+            Err(reject) => Outcome::Reject(reject),
+        }
+    }
+
     fn fill(
         &mut self,
         raw: &httparse::Request<'_, 'a>,

@@ -6,11 +6,15 @@
 //!
 //! - an incomplete or non-hexadecimal escape is refused (400), never passed through;
 //! - NUL is refused: no file name holds it, and C code behind us would end there;
-//! - an encoded slash is refused: it would be data to one program and a separator to another;
+//! - an encoded slash names nothing ([`TargetPath::names_nothing`], 400): it would be data to one
+//!   program and a separator to another. For `..` and dots in front it counts as a separator;
 //! - any `..` segment, however spelled, is refused. Clients resolve them before sending
 //!   (RFC 3986 §5.2.4), so one that arrives is a mistake or a probe;
 //! - `.` segments vanish and runs of slashes collapse;
-//! - a segment above 255 bytes names nothing (404); a path above 4095 cannot be opened (414).
+//! - a segment above 255 bytes names nothing (404), nor does a path above 4095 (414).
+//!
+//! A path that names nothing is well-formed all the same: it is one that a single-page app may have
+//! made for itself.
 //!
 //! Every other byte is let through: a file name may hold a backslash, a newline or bytes that are
 //! no UTF-8, and `%C0%AE` is two such bytes, not a dot. Writers of logs and pages escape them.
@@ -31,9 +35,11 @@ pub struct TargetPath<'a> {
     pub is_dir: bool,
     /// Some segment begins with a dot; `/.well-known` (RFC 8615) itself does not count.
     pub has_dot_file: bool,
+    /// No file can have this name, for this reason; `relative` is of no use then.
+    pub names_nothing: Option<TargetError>,
 }
 
-/// Why a path names nothing.
+/// Why a path is refused, or names nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TargetError {
     /// The path does not begin with a slash.
@@ -85,13 +91,16 @@ impl<'a> TargetPath<'a> {
         let Some(raw) = path.as_bytes().strip_prefix(b"/") else {
             return Err(TargetError::NotAbsolute);
         };
-        let unescaped = unescape(raw)?;
-        if unescaped.len() > MAX_PATH_BYTES {
-            return Err(TargetError::PathTooLong);
-        }
+        let (unescaped, has_encoded_slash) = unescape(raw)?;
         let scan = Scan::of(&unescaped)?;
         let is_dir = scan.ends_in_slash;
         let has_dot_file = scan.has_dot_file;
+        let names_nothing = match () {
+            () if has_encoded_slash => Some(TargetError::EncodedSlash),
+            () if unescaped.len() > MAX_PATH_BYTES => Some(TargetError::PathTooLong),
+            () if scan.has_long_segment => Some(TargetError::SegmentTooLong),
+            () => None,
+        };
         let relative = match unescaped {
             plain if scan.is_untidy => Cow::Owned(tidy(&plain)),
             Cow::Borrowed(plain) => Cow::Borrowed(plain.strip_suffix(b"/").unwrap_or(plain)),
@@ -106,6 +115,7 @@ impl<'a> TargetPath<'a> {
             relative,
             is_dir,
             has_dot_file,
+            names_nothing,
         })
     }
 }
@@ -153,11 +163,13 @@ pub fn directory_location(relative: &[u8], query: Option<&str>) -> Vec<u8> {
     location
 }
 
-/// Resolves escapes; `%2F` and NUL are refused here, while they can still be told apart.
-fn unescape(raw: &[u8]) -> Result<Cow<'_, [u8]>, TargetError> {
+/// Resolves escapes, and says whether a slash was among them, which can still be told here. NUL is
+/// refused.
+fn unescape(raw: &[u8]) -> Result<(Cow<'_, [u8]>, bool), TargetError> {
     if memchr::memchr2(b'%', 0, raw).is_none() {
-        return Ok(Cow::Borrowed(raw));
+        return Ok((Cow::Borrowed(raw), false));
     }
+    let mut has_slash = false;
     let mut plain = Vec::with_capacity(raw.len());
     let mut rest = raw;
     while let Some((&byte, after)) = rest.split_first() {
@@ -165,10 +177,10 @@ fn unescape(raw: &[u8]) -> Result<Cow<'_, [u8]>, TargetError> {
         let byte = match (byte, after) {
             (b'%', [high, low, after @ ..]) => {
                 rest = after;
-                match hex(*high).zip(hex(*low)).ok_or(TargetError::BadEscape)? {
-                    (0x2, 0xF) => return Err(TargetError::EncodedSlash),
-                    (high, low) => high << 4 | low,
-                }
+                let (high, low) = hex(*high).zip(hex(*low)).ok_or(TargetError::BadEscape)?;
+                let byte = high << 4 | low;
+                has_slash |= byte == b'/';
+                byte
             }
             (b'%', _) => return Err(TargetError::BadEscape),
             _ => byte,
@@ -178,7 +190,7 @@ fn unescape(raw: &[u8]) -> Result<Cow<'_, [u8]>, TargetError> {
         }
         plain.push(byte);
     }
-    Ok(Cow::Owned(plain))
+    Ok((Cow::Owned(plain), has_slash))
 }
 
 fn hex(digit: u8) -> Option<u8> {
@@ -191,6 +203,7 @@ fn hex(digit: u8) -> Option<u8> {
 struct Scan {
     ends_in_slash: bool,
     has_dot_file: bool,
+    has_long_segment: bool,
     /// There are `.` or empty segments to take out.
     is_untidy: bool,
 }
@@ -200,6 +213,7 @@ impl Scan {
         let mut scan = Self {
             ends_in_slash: path.is_empty(),
             has_dot_file: false,
+            has_long_segment: false,
             is_untidy: false,
         };
         let mut start = 0;
@@ -222,9 +236,7 @@ impl Scan {
                 }
                 _ => is_first = false,
             }
-            if segment.len() > MAX_SEGMENT_BYTES {
-                return Err(TargetError::SegmentTooLong);
-            }
+            scan.has_long_segment |= segment.len() > MAX_SEGMENT_BYTES;
             start = end + 1;
         }
         Ok(scan)
@@ -305,6 +317,10 @@ mod tests {
             "/./../x",
             "/a/b/../../../../etc/passwd",
             "/%2e%2e",
+            "/%2e%2e%2fetc/passwd",
+            "/..%2f",
+            "/..%2f..%2fetc",
+            "/a%2f..",
         ] {
             assert_eq!(
                 TargetPath::decode(path),
@@ -312,18 +328,26 @@ mod tests {
                 "{path}"
             );
         }
-        for path in [
-            "/%2e%2e%2fetc/passwd",
-            "/..%2f",
-            "/a%2Fb",
-            "/%2f",
-            "/..%2f..%2fetc",
+    }
+
+    fn names_nothing(path: &str) -> Option<(TargetError, u16)> {
+        let error = TargetPath::decode(path).unwrap().names_nothing;
+        error.map(|error| (error, error.status()))
+    }
+
+    #[test]
+    fn an_encoded_slash_names_nothing() {
+        for (path, dot) in [
+            ("/a%2Fb", false),
+            ("/%2f", false),
+            ("/a%2f", false),
+            ("/a/x%2F%2fy/b", false),
+            ("/a%2f.git", true),
+            ("/%2f.env", true),
         ] {
-            assert_eq!(
-                TargetPath::decode(path),
-                Err(TargetError::EncodedSlash),
-                "{path}"
-            );
+            let error = names_nothing(path);
+            assert_eq!(error, Some((TargetError::EncodedSlash, 400)), "{path}");
+            assert_eq!(decoded(path).2, dot, "{path}");
         }
     }
 
@@ -388,15 +412,15 @@ mod tests {
     #[test]
     fn limits_are_exact() {
         let of = |n: usize| "a".repeat(n);
-        assert!(TargetPath::decode(&format!("/{}", of(255))).is_ok());
-        let error = TargetPath::decode(&format!("/{}", of(256))).unwrap_err();
-        assert_eq!((error, error.status()), (TargetError::SegmentTooLong, 404));
+        assert_eq!(names_nothing(&format!("/{}", of(255))), None);
+        let error = names_nothing(&format!("/a/{}/b", of(256)));
+        assert_eq!(error, Some((TargetError::SegmentTooLong, 404)));
         // Encoded, the name is three times as long as it counts.
-        assert!(TargetPath::decode(&format!("/{}", "%61".repeat(255))).is_ok());
+        assert_eq!(names_nothing(&format!("/{}", "%61".repeat(255))), None);
         let long = |n: usize| format!("/{}", "a/".repeat(n / 2) + &of(n % 2));
-        assert!(TargetPath::decode(&long(MAX_PATH_BYTES)).is_ok());
-        let error = TargetPath::decode(&long(MAX_PATH_BYTES + 1)).unwrap_err();
-        assert_eq!((error, error.status()), (TargetError::PathTooLong, 414));
+        assert_eq!(names_nothing(&long(MAX_PATH_BYTES)), None);
+        let error = names_nothing(&long(MAX_PATH_BYTES + 1));
+        assert_eq!(error, Some((TargetError::PathTooLong, 414)));
     }
 
     #[test]

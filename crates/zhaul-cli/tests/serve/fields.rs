@@ -257,7 +257,21 @@ fn a_single_page_app_answers_for_paths_that_do_not_exist() {
     ]);
     let server = Server::of(files.root(), &["--spa", "app.html", "--no-listing"]);
     let mut client = server.connect();
-    for target in ["/some/route", "/x?y=z", "/dir/", "/real.txt/more", "/"] {
+    let (name, token, path) = ("x".repeat(255), "t".repeat(300), "p/".repeat(2100));
+    let long = [&name, &token, &path].map(|long| format!("/verify/{long}"));
+    let targets = [
+        "/some/route",
+        "/x?y=z",
+        "/dir/",
+        "/real.txt/more",
+        "/",
+        "/a%2Fb",
+        "/file%2f",
+        &long[0],
+        &long[1],
+        &long[2],
+    ];
+    for target in targets {
         let answer = client.get(target);
         answer.assert_status(200).assert_body(b"app");
         assert_eq!(
@@ -274,7 +288,9 @@ fn a_single_page_app_answers_for_paths_that_do_not_exist() {
         .assert_status(206)
         .assert_body(b"pp");
     client.get("/.secret").assert_status(404);
+    client.get("/x%2F.secret").assert_status(404);
     client.get("/../x").assert_status(400);
+    client.get("/..%2fx").assert_status(400);
     client
         .request("POST", "/some/route", &[("Content-Length", "0")])
         .assert_status(405);
@@ -357,4 +373,7 @@ fn built_in_errors_suit_whoever_asks() {
         plain.field("Content-Type"),
         Some("text/plain; charset=utf-8")
     );
+    for answer in [page, plain] {
+        assert_eq!(answer.list("Vary"), ["accept"]);
+    }
 }

@@ -45,12 +45,9 @@ pub(crate) fn is_valid(host: &[u8]) -> bool {
 fn is_valid_name(name: &[u8]) -> bool {
     match name {
         [] => false,
-        [b'[', address @ .., b']'] => {
-            !address.is_empty()
-                && address
-                    .iter()
-                    .all(|b| b.is_ascii_hexdigit() || matches!(b, b':' | b'.'))
-        }
+        // The RFC leaves room for addresses of a later version; there is none.
+        [b'[', address @ .., b']'] => std::str::from_utf8(address)
+            .is_ok_and(|address| address.parse::<std::net::Ipv6Addr>().is_ok()),
         _ => name.iter().all(|&b| REG_NAME[usize::from(b)]) && escapes_are_complete(name),
     }
 }
@@ -147,6 +144,15 @@ mod tests {
             "a:123456",
             "[::1",
             "[]",
+            "[ab..cd::1]",
+            "[1.2.3.4]",
+            "[:]",
+            "[1:2:3]",
+            "[1::2::3]",
+            "[::1.2.3]",
+            "[::1%eth0]",
+            "[v1.x]",
+            "[12345::]",
             "[::1]x",
             "[::1%25eth0]",
             "a%4",

@@ -195,7 +195,6 @@ fn malformed_request_lines_are_refused() {
         ("GET / HTTP/11", 400),
         ("GET / HTTP/1,1", 400),
         ("GET / HTTPS/1.1", 400),
-        ("GET / HTTP/1.2", 505),
         ("GET / HTTP/0.9", 505),
         ("GET / HTTP/2.0", 505),
         ("PRI * HTTP/2.0", 505),
@@ -207,6 +206,36 @@ fn malformed_request_lines_are_refused() {
     assert_eq!(parse(b"PRI * HTTP/2", &Limits::default()), Outcome::Partial);
     let endless = [b"GET / HTTP/2".to_vec(), vec![b'x'; 9000]].concat();
     assert_eq!(status(&endless), 414);
+}
+
+#[test]
+fn a_later_minor_version_is_the_latest_that_is_spoken() {
+    let rest = "Host: a\r\nRange: bytes=0-1\r\n\r\n";
+    for minor in '2'..='9' {
+        let known = format!("GET /a?b HTTP/1.1\r\n{rest}");
+        let later = format!("GET /a?b HTTP/1.{minor}\r\n{rest}");
+        let behind = format!("\r\n{later}GET / HTTP/1.1");
+        assert_eq!(head(later.as_bytes()), head(known.as_bytes()), "{minor}");
+        let Outcome::Complete { consumed, .. } = parse(behind.as_bytes(), &Limits::default())
+        else {
+            panic!("{behind}");
+        };
+        assert_eq!(consumed, later.len() + 2);
+        for cut in 0..later.len() {
+            let outcome = parse(&later.as_bytes()[..cut], &Limits::default());
+            assert_eq!(outcome, Outcome::Partial, "{}", &later[..cut]);
+        }
+    }
+    for (request, expected) in [
+        ("GET / HTTP/1.2\r\n\r\n", 400),
+        ("GET / HTTP/1.2\nHost: a\r\n\r\n", 400),
+        ("GET  / HTTP/1.2\r\nHost: a\r\n\r\n", 400),
+        ("GET / HTTP/1.2\r\nHost : a\r\n\r\n", 400),
+        ("GET / HTTP/1.10\r\nHost: a\r\n\r\n", 400),
+        ("GET /\u{7f} HTTP/1.2\r\nHost: a\r\n\r\n", 400),
+    ] {
+        assert_eq!(status(request.as_bytes()), expected, "{request:?}");
+    }
 }
 
 #[test]
