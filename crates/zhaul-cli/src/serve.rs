@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, ValueHint};
 use zhaul_http::mime::parse_override;
 use zhaul_http::{
-    AccessLog, Config, Handle, Limits, ListenAddr, LogFormat, Server, Stability, Symlinks,
+    AccessLog, Charset, Config, Handle, Limits, ListenAddr, LogFormat, Server, Stability, Symlinks,
 };
 
 use crate::{Failure, say, signals};
@@ -96,6 +96,11 @@ struct Content {
     #[arg(long, value_name = "EXT=TYPE", value_parser = parse_override)]
     mime: Vec<(String, String)>,
 
+    /// The charset that text is declared as: detect (utf-8 where the bytes tell), none, or a name
+    /// such as utf-8 for all of it
+    #[arg(long, value_name = "CHARSET", default_value = "detect")]
+    charset: Charset,
+
     /// Cache-Control of the paths that match a glob; repeatable, first match wins
     #[arg(long, value_name = "GLOB=VALUE", value_parser = pair::<String, String>)]
     cache_control: Vec<(String, String)>,
@@ -108,6 +113,10 @@ struct Content {
     #[arg(long, value_name = "ORIGIN")]
     cors: Vec<String>,
 
+    /// A request header that pages of these origins may send, or * for any; repeatable
+    #[arg(long, value_name = "NAME", requires = "cors")]
+    cors_header: Vec<String>,
+
     /// How far symbolic links are followed: never, inside (DIR) or anywhere
     #[arg(long, value_name = "POLICY", default_value = "inside")]
     symlinks: Symlinks,
@@ -115,6 +124,10 @@ struct Content {
     /// Serve names that begin with a dot, too
     #[arg(long)]
     dot_files: bool,
+
+    /// Bytes of small files (up to 64 KiB each) that are kept in memory
+    #[arg(long, value_name = "BYTES", default_value_t = Config::default().cache_bytes)]
+    cache_bytes: usize,
 }
 
 #[derive(Args, Debug)]
@@ -178,11 +191,14 @@ impl Arguments {
         } = self.content;
         let Content {
             mime,
+            charset,
             cache_control,
             header,
             cors,
+            cors_header,
             symlinks,
             dot_files,
+            cache_bytes,
             ..
         } = self.content;
         Config {
@@ -196,11 +212,14 @@ impl Arguments {
             error_pages: error_page.into_iter().collect(),
             precompressed: !no_precompressed,
             mime,
+            charset,
             cache_control,
             headers: header,
             cors,
+            cors_headers: cors_header,
             symlinks,
             dot_files,
+            cache_bytes,
             limits: self.bounds.into_limits(),
             access_log,
         }

@@ -106,7 +106,9 @@ impl Body {
     /// Content-Encoding of what is sent.
     fn encoding(&self) -> Option<&'static str> {
         match self {
-            Self::File { coding, .. } | Self::Parts { coding, .. } => coding.token(),
+            Self::File { slot, coding, .. } | Self::Parts { slot, coding, .. } => {
+                slot.value.get(*coding)?.content_encoding
+            }
             Self::None | Self::Shared { .. } => None,
         }
     }

@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use zhaul_service::ListenAddr;
 
+use crate::mime::Charset;
+
 /// Everything that `zhaul serve` can be told.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -34,16 +36,23 @@ pub struct Config {
     pub precompressed: bool,
     /// `Content-Type` by extension, before the built-in table.
     pub mime: Vec<(String, String)>,
+    /// What is said about the encoding of text.
+    pub charset: Charset,
     /// `Cache-Control` by glob over the path; the first match wins.
     pub cache_control: Vec<(String, String)>,
     /// Header fields added to each successful answer.
     pub headers: Vec<(String, String)>,
     /// Origins that may read answers across origins; `*` stands for all.
     pub cors: Vec<String>,
+    /// Request headers that pages of these origins may send beyond those that every reader of
+    /// files needs; `*` stands for all.
+    pub cors_headers: Vec<String>,
     /// How far symbolic links are followed.
     pub symlinks: Symlinks,
     /// Whether names that begin with a dot are served (`.well-known` always is).
     pub dot_files: bool,
+    /// Bytes of small files that are kept in memory, by all workers together.
+    pub cache_bytes: usize,
     /// Bounds on what one client can take.
     pub limits: Limits,
     /// Where requests are logged; `None` logs nothing.
@@ -66,11 +75,14 @@ impl Default for Config {
             error_pages: BTreeMap::new(),
             precompressed: true,
             mime: Vec::new(),
+            charset: Charset::Detected,
             cache_control: Vec::new(),
             headers: Vec::new(),
             cors: Vec::new(),
+            cors_headers: Vec::new(),
             symlinks: Symlinks::Inside,
             dot_files: false,
+            cache_bytes: 64 * 1024 * 1024,
             limits: Limits::default(),
             access_log: None,
         }

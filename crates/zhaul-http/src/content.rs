@@ -34,7 +34,7 @@ impl Worker {
                     self.sent(
                         exchange,
                         sent,
-                        Outcome::from_memory(200, bytes, file.coding.token()),
+                        Outcome::from_memory(200, bytes, file.content_encoding),
                     )
                 }
                 outcome => {
@@ -141,6 +141,9 @@ impl Worker {
                 let parts = Multipart::new(Boundary::random(), content_type, size, ranges);
                 self.begin(&mut out, 206);
                 head::field(&mut out, "Content-Type", &parts.content_type());
+                if let Some(encoding) = file.content_encoding {
+                    head::field(&mut out, "Content-Encoding", encoding.as_bytes());
+                }
                 out.extend_from_slice(&file.fields);
                 self.site.origin_fields(exchange.head, &mut out);
                 head::content_length(&mut out, parts.content_length());
@@ -158,7 +161,7 @@ impl Worker {
             }
         };
         self.begin(&mut out, status);
-        head::field(&mut out, "Content-Type", file.content_type.as_bytes());
+        file.write_content_fields(&mut out);
         out.extend_from_slice(&file.fields);
         self.site.origin_fields(exchange.head, &mut out);
         if status == 206 {

@@ -30,6 +30,7 @@ use crate::clock::{Clock, DATE_BYTES};
 use crate::encoding::{Coding, CodingSet};
 use crate::etag::FileStamp;
 use crate::head;
+use crate::mime::{CHARSET_SAMPLE_BYTES, inherent_coding};
 use crate::root::{Kind, Miss, Opened, Root, Walk};
 use crate::site::Site;
 use crate::validators::Validators;
@@ -85,6 +86,8 @@ pub(crate) struct Representation {
     /// Header fields of every 200, 206 and 304 with this file, each with its CRLF.
     pub(crate) fields: Vec<u8>,
     pub(crate) content_type: String,
+    /// The coding that what is sent has, be it negotiated or the file's own.
+    pub(crate) content_encoding: Option<&'static str>,
     pub(crate) coding: Coding,
     pub(crate) small: Option<Small>,
     watch: Watch,
@@ -255,7 +258,8 @@ fn load_file(
         }
     };
     let mut files: [Option<(CString, Opened)>; CODINGS] = Default::default();
-    if site.config.precompressed {
+    // What is compressed already gains nothing by it.
+    if site.config.precompressed && inherent_coding(name.to_bytes()).is_none() {
         for coding in Coding::COMPRESSED {
             let sibling = c_path(&[name.to_bytes(), coding.file_suffix().as_bytes()].concat())?;
             match site.root.open(&sibling, walk) {
@@ -275,10 +279,12 @@ fn load_file(
         let Some((path, file)) = files[coding as usize].take() else {
             continue;
         };
+        let plain = representations[Coding::Identity as usize].as_ref();
         let about = About {
             named: name,
             coding,
             varies,
+            content_type: plain.map(|plain| plain.content_type.clone()),
         };
         representations[coding as usize] = Some(represent(site, &about, path, file, walk)?);
     }
@@ -303,6 +309,8 @@ struct About<'a> {
     coding: Coding,
     /// Whether the file has siblings in other codings.
     varies: bool,
+    /// That of the file whose sibling this is.
+    content_type: Option<String>,
 }
 
 fn represent(
@@ -336,16 +344,20 @@ fn represent(
     let made_up = size != version.size;
     let racy = made_up || !is_settled(&version);
     let validators = Validators::of_file(&stamp(&version), about.coding, racy, now_s);
-    let content_type = site.content_type(about.named.to_bytes());
+    let named = about.named.to_bytes();
+    let content_type = content_type(site, about, &fd, content.as_deref(), walk)?;
+    let content_encoding = about.coding.token().or_else(|| inherent_coding(named));
     let mut fields = Vec::with_capacity(256);
-    site.file_fields(about.named.to_bytes(), &validators, &mut fields);
-    if let Some(token) = about.coding.token() {
-        head::field(&mut fields, "Content-Encoding", token.as_bytes());
-    }
+    site.file_fields(named, &validators, &mut fields);
     if about.varies {
         head::field(&mut fields, "Vary", b"Accept-Encoding");
     }
-    let small = content.map(|content| Small::new(&content_type, &fields, &content));
+    let small = content.map(|content| {
+        let mut head = Vec::with_capacity(fields.len() + 64);
+        write_content_fields(&content_type, content_encoding, &mut head);
+        head.extend_from_slice(&fields);
+        Small::new(&head, &content)
+    });
     Ok(Representation {
         file: Arc::new(fd),
         version,
@@ -353,6 +365,7 @@ fn represent(
         validators,
         fields,
         content_type,
+        content_encoding,
         coding: about.coding,
         small,
         watch: Watch { path, version },
@@ -360,6 +373,11 @@ fn represent(
 }
 
 impl Representation {
+    /// Writes what is said of the bytes that are sent, and so not in a 304.
+    pub(crate) fn write_content_fields(&self, out: &mut Vec<u8>) {
+        write_content_fields(&self.content_type, self.content_encoding, out);
+    }
+
     /// Where the file is, relative to the root; for messages.
     pub(crate) fn path(&self) -> &CStr {
         &self.watch.path
@@ -377,10 +395,9 @@ impl Representation {
 }
 
 impl Small {
-    fn new(content_type: &str, fields: &[u8], content: &[u8]) -> Self {
+    fn new(fields: &[u8], content: &[u8]) -> Self {
         let mut wire = Vec::with_capacity(content.len() + fields.len() + 256);
         head::begin(&mut wire, 200, &[b'0'; DATE_BYTES]);
-        head::field(&mut wire, "Content-Type", content_type.as_bytes());
         wire.extend_from_slice(fields);
         head::content_length(&mut wire, content.len() as u64);
         wire.extend_from_slice(b"\r\n");
@@ -393,6 +410,35 @@ impl Small {
             second: Cell::new(u64::MAX),
         }
     }
+}
+
+fn write_content_fields(content_type: &str, encoding: Option<&str>, out: &mut Vec<u8>) {
+    head::field(out, "Content-Type", content_type.as_bytes());
+    if let Some(encoding) = encoding {
+        head::field(out, "Content-Encoding", encoding.as_bytes());
+    }
+}
+
+/// The media type, with a charset where that is known. Of what is not in memory, the beginning is
+/// read for it.
+fn content_type(
+    site: &Site,
+    about: &About<'_>,
+    file: &OwnedFd,
+    content: Option<&[u8]>,
+    walk: Walk,
+) -> Result<String, Miss> {
+    if let Some(content_type) = &about.content_type {
+        return Ok(content_type.clone());
+    }
+    let charset = &site.config.charset;
+    let media_type = site.media_type(about.named.to_bytes());
+    if content.is_some() || !charset.asks_for_content(&media_type) {
+        return Ok(charset.declare(&media_type, content));
+    }
+    let mut sample = vec![0; CHARSET_SAMPLE_BYTES];
+    let read = read_at(file, &mut sample, walk)?;
+    Ok(charset.declare(&media_type, Some(&sample[..read])))
 }
 
 fn stamp(version: &Version) -> FileStamp {
@@ -414,14 +460,26 @@ fn read_whole(file: &OwnedFd, size: u64, walk: Walk) -> Result<Vec<u8>, Miss> {
     let size = if states_no_size { SMALL } else { size };
     let size = usize::try_from(size).map_err(|_| Miss::Exhausted(Errno::NOMEM))?;
     let mut content = vec![0; size];
-    let mut filled = 0;
+    let filled = read_at(file, &mut content, walk)?;
+    if states_no_size && filled == content.len() {
+        // There may be more, and nobody says how much: no length can be announced.
+        return Err(Miss::NotFound);
+    }
+    content.truncate(filled);
+    content.shrink_to_fit();
+    Ok(content)
+}
+
+/// Fills `into` from the beginning of a file, as far as that goes.
+fn read_at(file: &OwnedFd, into: &mut [u8], walk: Walk) -> Result<usize, Miss> {
     let flags = match walk {
         Walk::Cached => ReadWriteFlags::NOWAIT,
         Walk::Full => ReadWriteFlags::empty(),
     };
-    while filled < size {
-        let into = &mut [std::io::IoSliceMut::new(&mut content[filled..])];
-        match rustix::io::preadv2(file, into, filled as u64, flags) {
+    let mut filled = 0;
+    while filled < into.len() {
+        let rest = &mut [std::io::IoSliceMut::new(&mut into[filled..])];
+        match rustix::io::preadv2(file, rest, filled as u64, flags) {
             Ok(0) => break,
             Ok(n) => filled += n,
             Err(Errno::INTR) => {}
@@ -430,13 +488,7 @@ fn read_whole(file: &OwnedFd, size: u64, walk: Walk) -> Result<Vec<u8>, Miss> {
             Err(errno) => return Err(errno.into()),
         }
     }
-    if states_no_size && filled == content.len() {
-        // There may be more, and nobody says how much: no length can be announced.
-        return Err(Miss::NotFound);
-    }
-    content.truncate(filled);
-    content.shrink_to_fit();
-    Ok(content)
+    Ok(filled)
 }
 
 fn is_settled(version: &Version) -> bool {

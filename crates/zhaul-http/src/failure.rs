@@ -124,7 +124,7 @@ impl Worker {
         let Some(file) = slot.value.get(Coding::Identity) else {
             return Next::Close;
         };
-        head::field(&mut out, "Content-Type", file.content_type.as_bytes());
+        file.write_content_fields(&mut out);
         head::content_length(&mut out, file.size);
         let range = ByteRange {
             start: 0,

@@ -56,6 +56,7 @@ pub mod target;
 pub mod validators;
 
 pub use config::{AccessLog, Config, Limits, LogFormat, Stability, Symlinks};
+pub use mime::Charset;
 pub use server::{Handle, ServeError, Server};
 pub use site::SiteError;
 pub use zhaul_service::{ListenAddr, ListenError};

@@ -4,13 +4,15 @@
 //! general table lacks or has outdated, and `mime_guess`. What none of them knows is
 //! `application/octet-stream`: guessing from content is what makes browsers execute uploads.
 //!
-//! Text is declared as UTF-8, as are JSON and SVG. Other XML is not: it names its encoding itself,
-//! and a charset parameter would overrule it (RFC 7303 §3.2).
+//! A charset parameter overrules what a page says about itself, and stands in for what the scripts
+//! and styles it includes do not say. So text gets one only where its encoding is known ([`Charset`]);
+//! JSON (RFC 8259 §8.1) and XML (RFC 7303 §3.2), which need none, never do.
 //!
 //! Lookups allocate and are meant for the moment at which a file enters the cache.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::str::FromStr;
 
 use crate::body::is_token;
 
@@ -29,6 +31,80 @@ pub enum MimeError {
     /// Not `type/subtype` with optional parameters.
     #[error("{0:?} is not a media type (expected type/subtype)")]
     BadType(String),
+}
+
+/// What is said about the encoding of text.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Charset {
+    /// UTF-8 where the bytes tell: not all ASCII, and well-formed. Chance does not make other
+    /// encodings look like that. Of ASCII nothing is said: what a page includes has the encoding of
+    /// the page if nobody says otherwise, and need not be ASCII.
+    #[default]
+    Detected,
+    /// Nothing, ever.
+    Never,
+    /// All text is in this encoding.
+    Always(String),
+}
+
+/// How much of a text [`Charset::Detected`] needs to see.
+pub const CHARSET_SAMPLE_BYTES: usize = 64 * 1024;
+
+impl FromStr for Charset {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "detect" => Ok(Self::Detected),
+            "none" => Ok(Self::Never),
+            name if !name.is_empty() && name.bytes().all(is_token) => {
+                Ok(Self::Always(name.to_owned()))
+            }
+            _ => Err(format!(
+                "{text:?} is no encoding (use detect, none, or a name such as utf-8)"
+            )),
+        }
+    }
+}
+
+impl Charset {
+    /// Whether the content decides about this media type.
+    #[must_use]
+    pub fn asks_for_content(&self, media_type: &str) -> bool {
+        *self == Self::Detected && takes_charset(media_type)
+    }
+
+    /// The value of Content-Type; `sample` is the beginning of the content, if that is known.
+    #[must_use]
+    pub fn declare(&self, media_type: &str, sample: Option<&[u8]>) -> String {
+        let charset = match self {
+            _ if !takes_charset(media_type) => None,
+            Self::Never => None,
+            Self::Always(charset) => Some(charset.as_str()),
+            Self::Detected => sample.filter(|sample| is_utf8(sample)).map(|_| "utf-8"),
+        };
+        match charset {
+            Some(charset) => format!("{media_type}; charset={charset}"),
+            None => media_type.to_owned(),
+        }
+    }
+}
+
+fn takes_charset(media_type: &str) -> bool {
+    media_type
+        .get(..5)
+        .is_some_and(|main| main.eq_ignore_ascii_case("text/"))
+        && !media_type.contains(';')
+}
+
+/// Whether this is UTF-8 and nothing else. The end may be in the middle of a character. Escapes
+/// are how ISO-2022 says in seven bits what other encodings say in eight.
+fn is_utf8(sample: &[u8]) -> bool {
+    let is_well_formed = match std::str::from_utf8(sample) {
+        Ok(_) => true,
+        Err(e) => e.error_len().is_none(),
+    };
+    is_well_formed && !sample.is_ascii() && !sample.contains(&0x1B)
 }
 
 /// Parses `EXT=TYPE`, as in `log=text/plain`; a dot before the extension is tolerated.
@@ -68,15 +144,15 @@ impl MimeTypes {
             if !is_media_type(&media_type) {
                 return Err(MimeError::BadType(media_type));
             }
-            table.insert(key, with_charset(&media_type).into_owned());
+            table.insert(key, media_type);
         }
         Ok(Self { overrides: table })
     }
 
-    /// The value of Content-Type for a file of this name. For a precompressed sibling ask with the
-    /// name of the original.
+    /// The media type of a file of this name, without a charset unless an override has one. For a
+    /// precompressed sibling ask with the name of the original.
     #[must_use]
-    pub fn content_type(&self, name: &[u8]) -> Cow<'_, str> {
+    pub fn media_type(&self, name: &[u8]) -> Cow<'_, str> {
         let Ok(name) = std::str::from_utf8(file_name(name)) else {
             // Only the extension needs to be text.
             return ascii_extension(name).map_or(Cow::Borrowed(UNKNOWN), |ext| self.of(&ext));
@@ -103,13 +179,10 @@ impl MimeTypes {
             return Cow::Borrowed(media_type);
         }
         if let Some(&(_, media_type)) = MODERN.iter().find(|(known, _)| *known == extension) {
-            return with_charset(media_type);
+            return Cow::Borrowed(media_type);
         }
-        with_charset(
-            mime_guess::from_ext(extension)
-                .first_raw()
-                .unwrap_or(UNKNOWN),
-        )
+        let guessed = mime_guess::from_ext(extension).first_raw();
+        Cow::Borrowed(guessed.unwrap_or(UNKNOWN))
     }
 }
 
@@ -123,16 +196,12 @@ fn ascii_extension(name: &[u8]) -> Option<String> {
     extension.is_ascii().then(|| extension.to_ascii_lowercase())
 }
 
-fn with_charset(media_type: &str) -> Cow<'_, str> {
-    let is_text = media_type.starts_with("text/")
-        || media_type.ends_with("/json")
-        || media_type.ends_with("+json")
-        || media_type == "image/svg+xml";
-    if is_text && !media_type.contains(';') {
-        Cow::Owned(format!("{media_type}; charset=utf-8"))
-    } else {
-        Cow::Borrowed(media_type)
-    }
+/// The coding that files of this name have by their nature (RFC 9110 §8.4.1): a compressed SVG is
+/// one that browsers show only if they are told of its compression.
+#[must_use]
+pub fn inherent_coding(name: &[u8]) -> Option<&'static str> {
+    let extension = name.rsplit(|&b| b == b'.').next()?;
+    extension.eq_ignore_ascii_case(b"svgz").then_some("gzip")
 }
 
 fn is_media_type(text: &str) -> bool {
@@ -144,13 +213,28 @@ fn is_media_type(text: &str) -> bool {
     is_essence && text.bytes().all(|b| (b' '..=b'~').contains(&b))
 }
 
-/// Types that `mime_guess` lacks, or knows by a name that has been superseded.
+/// Types that `mime_guess` lacks, or knows by a name that has been superseded or that belongs to
+/// something else. As IANA has them, else as shared-mime-info and nginx do.
 const MODERN: &[(&str, &str)] = &[
+    ("3mf", "model/3mf"),
+    ("amr", "audio/AMR"),
+    ("appimage", "application/vnd.appimage"),
+    ("ass", "text/x-ssa"),
     ("avif", "image/avif"),
     ("br", UNKNOWN),
+    ("cbor", "application/cbor"),
+    ("cbr", "application/vnd.comicbook-rar"),
+    ("cbz", "application/vnd.comicbook+zip"),
     ("cjs", "text/javascript"),
     ("conf", "text/plain"),
+    ("crate", "application/gzip"),
+    ("cur", "image/x-icon"),
+    ("deb", "application/vnd.debian.binary-package"),
+    ("diff", "text/x-diff"),
+    ("dmg", "application/x-apple-diskimage"),
+    ("emf", "image/emf"),
     ("flac", "audio/flac"),
+    ("flatpak", "application/vnd.flatpak"),
     ("geojson", "application/geo+json"),
     ("glb", "model/gltf-binary"),
     ("gltf", "model/gltf+json"),
@@ -158,35 +242,73 @@ const MODERN: &[(&str, &str)] = &[
     ("heic", "image/heic"),
     ("ico", "image/x-icon"),
     ("ipynb", "application/x-ipynb+json"),
+    ("iso", "application/x-iso9660-image"),
     ("js", "text/javascript"),
     ("json5", "application/json5"),
     ("jsonl", "application/jsonl"),
     ("jsonld", "application/ld+json"),
     ("jxl", "image/jxl"),
     ("log", "text/plain"),
+    ("lz", "application/x-lzip"),
+    ("lz4", "application/x-lz4"),
+    ("m2ts", "video/mp2t"),
     ("m3u8", "application/vnd.apple.mpegurl"),
     ("m4a", "audio/mp4"),
+    ("m4b", "audio/mp4"),
+    ("m4s", "video/iso.segment"),
     ("m4v", "video/mp4"),
     ("map", "application/json"),
     ("markdown", "text/markdown"),
     ("md", "text/markdown"),
+    ("md5", "text/plain"),
+    ("mid", "audio/midi"),
+    ("midi", "audio/midi"),
     ("mjs", "text/javascript"),
     ("mkv", "video/x-matroska"),
     ("mp4", "video/mp4"),
     ("mpd", "application/dash+xml"),
+    ("mtl", "model/mtl"),
+    ("mts", "video/mp2t"),
     ("ndjson", "application/x-ndjson"),
+    ("obj", "model/obj"),
     ("ogg", "audio/ogg"),
     ("opus", "audio/ogg"),
     ("otf", "font/otf"),
+    ("patch", "text/x-diff"),
+    ("psd", "image/vnd.adobe.photoshop"),
+    ("qcow2", "application/x-qemu-disk"),
     ("rar", "application/vnd.rar"),
+    ("rpm", "application/x-redhat-package-manager"),
+    ("rst", "text/x-rst"),
+    ("sha1", "text/plain"),
+    ("sha256", "text/plain"),
+    ("sha512", "text/plain"),
+    ("snap", "application/vnd.snap"),
+    ("sqlite", "application/vnd.sqlite3"),
+    ("ssa", "text/x-ssa"),
+    ("step", "model/step"),
+    ("stl", "model/stl"),
+    ("stp", "model/step"),
+    ("svgz", "image/svg+xml"),
+    ("tbz", "application/x-bzip2"),
+    ("tbz2", "application/x-bzip2"),
+    ("tgz", "application/gzip"),
     ("toml", "application/toml"),
     ("ts", "video/mp2t"),
     ("ttf", "font/ttf"),
+    ("txz", "application/x-xz"),
+    ("tzst", "application/zstd"),
+    ("udeb", "application/vnd.debian.binary-package"),
+    ("usda", "model/vnd.usda"),
+    ("usdz", "model/vnd.usdz+zip"),
+    ("vcf", "text/vcard"),
     ("wasm", "application/wasm"),
     ("wav", "audio/wav"),
     ("webm", "video/webm"),
     ("webmanifest", "application/manifest+json"),
     ("webp", "image/webp"),
+    ("whl", "application/zip"),
+    ("wmf", "image/wmf"),
     ("woff", "font/woff"),
     ("woff2", "font/woff2"),
     ("xhtml", "application/xhtml+xml"),
@@ -202,26 +324,23 @@ mod tests {
 
     fn built_in(name: &str) -> String {
         MimeTypes::default()
-            .content_type(name.as_bytes())
+            .media_type(name.as_bytes())
             .into_owned()
     }
 
     #[test]
     fn what_a_web_site_is_made_of() {
         for (name, expected) in [
-            ("index.html", "text/html; charset=utf-8"),
-            ("a/b.c/style.css", "text/css; charset=utf-8"),
-            ("app.js", "text/javascript; charset=utf-8"),
-            ("app.mjs", "text/javascript; charset=utf-8"),
-            ("data.json", "application/json; charset=utf-8"),
-            ("app.js.map", "application/json; charset=utf-8"),
-            ("logo.svg", "image/svg+xml; charset=utf-8"),
-            (
-                "site.webmanifest",
-                "application/manifest+json; charset=utf-8",
-            ),
-            ("README.md", "text/markdown; charset=utf-8"),
-            ("notes.txt", "text/plain; charset=utf-8"),
+            ("index.html", "text/html"),
+            ("a/b.c/style.css", "text/css"),
+            ("app.js", "text/javascript"),
+            ("app.mjs", "text/javascript"),
+            ("data.json", "application/json"),
+            ("app.js.map", "application/json"),
+            ("logo.svg", "image/svg+xml"),
+            ("site.webmanifest", "application/manifest+json"),
+            ("README.md", "text/markdown"),
+            ("notes.txt", "text/plain"),
             ("feed.xml", "application/xml"),
             ("PHOTO.JPG", "image/jpeg"),
             ("a.png", "image/png"),
@@ -236,9 +355,66 @@ mod tests {
             ("a.mp3", "audio/mpeg"),
             ("a.zip", "application/zip"),
             ("a.tar.gz", "application/gzip"),
-            ("a.csv", "text/csv; charset=utf-8"),
+            ("a.csv", "text/csv"),
+            ("a.svgz", "image/svg+xml"),
+            ("a.tgz", "application/gzip"),
+            ("a.deb", "application/vnd.debian.binary-package"),
+            ("a.rpm", "application/x-redhat-package-manager"),
+            ("a.stl", "model/stl"),
+            ("a.obj", "model/obj"),
+            ("a.usdz", "model/vnd.usdz+zip"),
+            ("a.m4s", "video/iso.segment"),
+            ("a.ts", "video/mp2t"),
+            ("a.m2ts", "video/mp2t"),
+            ("a.patch", "text/x-diff"),
+            ("a.diff", "text/x-diff"),
         ] {
             assert_eq!(built_in(name), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_charset_is_declared_only_where_it_is_known() {
+        let text = "text/html";
+        let cut = "Bücher".as_bytes();
+        for (media_type, content, expected) in [
+            (text, "Bücher".as_bytes(), "text/html; charset=utf-8"),
+            (text, &cut[..2], "text/html; charset=utf-8"),
+            (text, b"plain", "text/html"),
+            (text, b"", "text/html"),
+            (text, b"B\xfccher", "text/html"),
+            (text, b"\x82\xb1\x82\xf1", "text/html"),
+            // ISO-2022-JP is ASCII to those who do not know it.
+            (text, b"\x1b$B$3$s\x1b(B", "text/html"),
+            (text, b"\x1b\xc3\xbc", "text/html"),
+            (
+                "text/html; charset=x",
+                "ü".as_bytes(),
+                "text/html; charset=x",
+            ),
+            ("application/json", "ü".as_bytes(), "application/json"),
+            ("image/svg+xml", "ü".as_bytes(), "image/svg+xml"),
+        ] {
+            let declared = Charset::Detected.declare(media_type, Some(content));
+            assert_eq!(declared, expected, "{}", content.escape_ascii());
+        }
+        assert_eq!(Charset::Detected.declare(text, None), text);
+        assert_eq!(Charset::Never.declare(text, Some("ü".as_bytes())), text);
+        let always: Charset = "windows-1252".parse().unwrap();
+        let expected = "text/html; charset=windows-1252";
+        assert_eq!(always.declare(text, Some("ü".as_bytes())), expected);
+        assert_eq!(always.declare("image/png", None), "image/png");
+        for text in ["", "a b", "utf-8\r\nX: y", "utf-8;x"] {
+            assert!(text.parse::<Charset>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_compressed_by_nature_says_so() {
+        assert_eq!(inherent_coding(b"a/b.svgz"), Some("gzip"));
+        assert_eq!(inherent_coding(b"B.SVGZ"), Some("gzip"));
+        for name in [&b"a.svg"[..], b"a.svg.gz", b"a.tgz", b"a"] {
+            assert_eq!(inherent_coding(name), None);
         }
     }
 
@@ -256,8 +432,8 @@ mod tests {
         ] {
             assert_eq!(built_in(name), UNKNOWN, "{name}");
         }
-        assert_eq!(MimeTypes::default().content_type(b"\xff.png"), "image/png");
-        assert_eq!(MimeTypes::default().content_type(b"a.\xff"), UNKNOWN);
+        assert_eq!(MimeTypes::default().media_type(b"\xff.png"), "image/png");
+        assert_eq!(MimeTypes::default().media_type(b"a.\xff"), UNKNOWN);
     }
 
     #[test]
@@ -269,20 +445,17 @@ mod tests {
         ]
         .map(|text| parse_override(text).unwrap());
         let types = MimeTypes::new(pairs).unwrap();
-        assert_eq!(types.content_type(b"a.JS"), "application/x-js");
-        assert_eq!(types.content_type(b"a.log"), "text/x-log; charset=utf-8");
-        assert_eq!(types.content_type(b"a.tar.gz"), "application/x-tgz");
-        assert_eq!(types.content_type(b"a.gz"), "application/gzip");
-        assert_eq!(types.content_type(b"\xff.js"), "application/x-js");
+        assert_eq!(types.media_type(b"a.JS"), "application/x-js");
+        assert_eq!(types.media_type(b"a.log"), "text/x-log");
+        assert_eq!(types.media_type(b"a.tar.gz"), "application/x-tgz");
+        assert_eq!(types.media_type(b"a.gz"), "application/gzip");
+        assert_eq!(types.media_type(b"\xff.js"), "application/x-js");
         let latin = [(
             "txt".to_owned(),
             "text/plain; charset=iso-8859-1".to_owned(),
         )];
         let types = MimeTypes::new(latin).unwrap();
-        assert_eq!(
-            types.content_type(b"a.txt"),
-            "text/plain; charset=iso-8859-1"
-        );
+        assert_eq!(types.media_type(b"a.txt"), "text/plain; charset=iso-8859-1");
     }
 
     #[test]

@@ -286,6 +286,7 @@ impl Server {
         } else {
             Vec::new()
         };
+        let cached_bytes = self.site.config.cache_bytes / self.workers;
         let mut threads = Vec::new();
         let mut mailboxes = Vec::new();
         for (index, wake) in self.wakes.into_iter().enumerate() {
@@ -303,7 +304,7 @@ impl Server {
             let acceptors = std::mem::take(&mut own);
             threads.push(spawn(format!("zhaul-{index}"), handle, move || {
                 event_loop()?.block_on(async move {
-                    let worker = Worker::new(site, cached_files, log, &wake)?;
+                    let worker = Worker::new(site, cached_files, cached_bytes, log, &wake)?;
                     worker.run(inbox, acceptors, stop).await
                 })
             })?);

@@ -1,5 +1,6 @@
 //! What all workers share: the root, the rules, the cold pool.
 
+use std::borrow::Cow;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -94,9 +95,16 @@ impl Site {
         let extra = ExtraHeaders::new(&config.headers).map_err(rule("--header"))?;
         let origins = CorsConfig {
             origins: config.cors.clone(),
+            allow_headers: config.cors_headers.clone(),
             ..CorsConfig::default()
         };
-        let cors = Cors::new(&origins).map_err(rule("--cors"))?;
+        let cors = Cors::new(&origins).map_err(|why| {
+            let option = match why {
+                RuleError::BadName(_) => "--cors-header",
+                _ => "--cors",
+            };
+            SiteError::Rule { option, why }
+        })?;
         let (rate, min) = (config.limits.rate, config.limits.min_send_rate);
         if rate > 0 && rate < min {
             return Err(SiteError::Rate { rate, min }.into());
@@ -140,9 +148,9 @@ impl Site {
         }
     }
 
-    /// Content-Type of the file at this path.
-    pub(crate) fn content_type(&self, path: &[u8]) -> String {
-        self.mime.content_type(path).into_owned()
+    /// Media type of the file at this path.
+    pub(crate) fn media_type(&self, path: &[u8]) -> Cow<'_, str> {
+        self.mime.media_type(path)
     }
 
     /// Fields of every answer with the file at this path.

@@ -37,8 +37,6 @@ use crate::stream::Stream;
 pub(crate) const SWEEP: Duration = Duration::from_millis(500);
 /// How long a draining worker waits for the first request of a connection.
 const FRESH_MS: u64 = 1000;
-/// Memory for the bodies of small files.
-const CACHED_BYTES: usize = 64 * 1024 * 1024;
 
 impl Weight for FileSet {
     fn bytes(&self) -> usize {
@@ -87,12 +85,13 @@ impl Worker {
     pub(crate) fn new(
         site: Arc<Site>,
         cached_files: usize,
+        cached_bytes: usize,
         log: Option<LogSender>,
         wake: &Wake,
     ) -> io::Result<Rc<Self>> {
         Ok(Rc::new(Self {
             reactor: Reactor::new(wake)?,
-            cache: RefCell::new(Cache::new(cached_files, CACHED_BYTES)),
+            cache: RefCell::new(Cache::new(cached_files, cached_bytes)),
             clock: Clock::new(),
             residency: zhaul::residency::Memo::new(),
             key: RefCell::default(),

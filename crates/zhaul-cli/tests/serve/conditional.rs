@@ -114,6 +114,13 @@ fn not_modified_repeats_what_caches_store() {
             .is_none_or(|length| length == full.body.len() as u64)
     );
     assert_eq!(answer.field("Content-Type"), None);
+    // It says of the body how it is coded, and there is none.
+    let gzip = ("Accept-Encoding", "gzip");
+    let full = client.get_with("/a.txt", &[gzip]);
+    assert_eq!(full.field("Content-Encoding"), Some("gzip"));
+    let answer = client.get_with("/a.txt", &[gzip, ("If-None-Match", full.etag())]);
+    answer.assert_status(304);
+    assert_eq!(answer.field("Content-Encoding"), None);
 }
 
 #[test]

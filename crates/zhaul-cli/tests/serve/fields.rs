@@ -32,24 +32,107 @@ fn media_types_follow_extension_and_overrides() {
     );
     let mut client = server.connect();
     for (target, expected) in [
-        ("/a.html", "text/html; charset=utf-8"),
-        ("/a.css", "text/css; charset=utf-8"),
-        ("/a.js", "text/javascript; charset=utf-8"),
-        ("/a.mjs", "text/javascript; charset=utf-8"),
-        ("/a.json", "application/json; charset=utf-8"),
-        ("/a.svg", "image/svg+xml; charset=utf-8"),
+        ("/a.html", "text/html"),
+        ("/a.css", "text/css"),
+        ("/a.js", "text/javascript"),
+        ("/a.mjs", "text/javascript"),
+        ("/a.json", "application/json"),
+        ("/a.svg", "image/svg+xml"),
         ("/a.png", "image/png"),
         ("/a.wasm", "application/wasm"),
         ("/a.mp4", "video/mp4"),
         ("/a.woff2", "font/woff2"),
         ("/a.tar.gz", "application/gzip"),
-        ("/A.HTML", "text/html; charset=utf-8"),
+        ("/A.HTML", "text/html"),
         ("/noextension", "application/octet-stream"),
-        ("/a.log", "text/x-log; charset=utf-8"),
+        ("/a.log", "text/x-log"),
         ("/a.x-own", "application/x-own"),
     ] {
         let answer = client.get(target);
         assert_eq!(answer.field("Content-Type"), Some(expected), "{target}");
+    }
+}
+
+#[test]
+fn a_charset_is_declared_where_it_is_known_or_the_operator_says_so() {
+    let utf8 = "<p>Grüße</p>\n".repeat(8000);
+    let latin = b"<meta charset=iso-8859-1><p>Gr\xfc\xdfe</p>\n".repeat(2000);
+    let files = Files::with(&[
+        ("small.html", "Grüße".as_bytes()),
+        ("small.html.gz", b"compressed"),
+        ("large.html", utf8.as_bytes()),
+        ("ascii.html", b"plain"),
+        ("latin.html", b"Gr\xfc\xdfe"),
+        ("large-latin.html", &latin),
+        ("a.json", "\"ü\"".as_bytes()),
+        ("own.txt", "ü".as_bytes()),
+    ]);
+    let types = |arguments: &[&str]| {
+        let server = Server::of(files.root(), arguments);
+        let mut client = server.connect();
+        let names =
+            ["small", "large", "ascii", "latin", "large-latin"].map(|n| n.to_owned() + ".html");
+        let mut types = names
+            .map(|name| {
+                let answer = client.get(&format!("/{name}"));
+                answer.field("Content-Type").unwrap().to_owned()
+            })
+            .to_vec();
+        let fields = [("Accept-Encoding", "gzip")];
+        for target in ["/small.html", "/a.json", "/own.txt"] {
+            let answer = client.get_with(target, &fields);
+            types.push(answer.field("Content-Type").unwrap().to_owned());
+        }
+        types
+    };
+    let (html, utf8) = ("text/html", "text/html; charset=utf-8");
+    let json = "application/json";
+    let own = ["--mime", "txt=text/plain; charset=koi8-r"];
+    assert_eq!(
+        types(&own),
+        [
+            utf8,
+            utf8,
+            html,
+            html,
+            html,
+            utf8,
+            json,
+            "text/plain; charset=koi8-r"
+        ]
+    );
+    assert_eq!(
+        types(&["--charset", "none"]),
+        [html, html, html, html, html, html, json, "text/plain"]
+    );
+    assert_eq!(
+        types(&["--charset", "utf-8"]),
+        [
+            utf8,
+            utf8,
+            utf8,
+            utf8,
+            utf8,
+            utf8,
+            json,
+            "text/plain; charset=utf-8"
+        ]
+    );
+}
+
+#[test]
+fn what_is_compressed_by_nature_says_so() {
+    let files = Files::with(&[("a.svgz", b"\x1f\x8b compressed"), ("a.svgz.br", b"twice")]);
+    let server = Server::of(files.root(), &[]);
+    let mut client = server.connect();
+    for fields in [&[][..], &[("Accept-Encoding", "br, gzip")]] {
+        let answer = client.get_with("/a.svgz", fields);
+        answer
+            .assert_status(200)
+            .assert_body(b"\x1f\x8b compressed");
+        assert_eq!(answer.field("Content-Type"), Some("image/svg+xml"));
+        assert_eq!(answer.field("Content-Encoding"), Some("gzip"));
+        assert_eq!(answer.field("Vary"), None);
     }
 }
 
@@ -177,6 +260,32 @@ fn cors_for_everybody_is_the_same_answer_for_everybody() {
 }
 
 #[test]
+fn a_preflight_permits_the_header_fields_that_are_configured() {
+    let files = Files::with(&[("a", b"a")]);
+    let server = Server::of(
+        files.root(),
+        &[
+            "--cors",
+            "https://a.example",
+            "--cors-header",
+            "X-Trace",
+            "--cors-header",
+            "X-Client",
+        ],
+    );
+    let preflight = [
+        ("Origin", "https://a.example"),
+        ("Access-Control-Request-Method", "GET"),
+        ("Access-Control-Request-Headers", "x-client,x-trace"),
+    ];
+    let answer = server.connect().request("OPTIONS", "/a", &preflight);
+    let allowed = answer.list("Access-Control-Allow-Headers");
+    for name in ["range", "x-trace", "x-client"] {
+        assert!(allowed.contains(&name.to_owned()), "{allowed:?}");
+    }
+}
+
+#[test]
 fn cors_for_some_names_them_and_varies() {
     let large = pattern(100_000);
     let files = Files::with(&[("a", b"a"), ("large", &large)]);
@@ -274,10 +383,7 @@ fn a_single_page_app_answers_for_paths_that_do_not_exist() {
     for target in targets {
         let answer = client.get(target);
         answer.assert_status(200).assert_body(b"app");
-        assert_eq!(
-            answer.field("Content-Type"),
-            Some("text/html; charset=utf-8")
-        );
+        assert_eq!(answer.field("Content-Type"), Some("text/html"));
     }
     client.get("/real.txt").assert_body(b"real");
     client
@@ -325,10 +431,7 @@ fn error_pages_keep_their_status() {
     answer
         .assert_status(404)
         .assert_body(b"<h1>nothing here</h1>");
-    assert_eq!(
-        answer.field("Content-Type"),
-        Some("text/html; charset=utf-8")
-    );
+    assert_eq!(answer.field("Content-Type"), Some("text/html"));
     // Its validators belong to the page, not to what was asked for.
     assert_eq!(answer.field("ETag"), None);
     let conditional = client.get_with(
