@@ -192,23 +192,40 @@ pub struct Interest {
     pub source_readable: bool,
     /// The sink must become writable.
     pub sink_writable: bool,
+    /// Something must come into the sink's error queue: a completion of MSG_ZEROCOPY, a timestamp.
+    ///
+    /// An event of its own. What lies there makes the sink neither readable nor writable, and
+    /// whoever does not ask for it is not woken by it again and again, although `poll(2)` reports
+    /// it unasked. Whoever asks is told once of each arrival, and takes all there is.
+    pub sink_error_queue: bool,
 }
 
 impl Interest {
     /// Wait for the source.
     pub const SOURCE: Self = Self {
         source_readable: true,
-        sink_writable: false,
+        ..Self::NOTHING
     };
     /// Wait for the sink.
     pub const SINK: Self = Self {
-        source_readable: false,
         sink_writable: true,
+        ..Self::NOTHING
     };
     /// Wait for whichever is not ready.
     pub const EITHER: Self = Self {
         source_readable: true,
         sink_writable: true,
+        ..Self::NOTHING
+    };
+    /// Wait for what comes into the sink's error queue.
+    pub const ERROR_QUEUE: Self = Self {
+        sink_error_queue: true,
+        ..Self::NOTHING
+    };
+    const NOTHING: Self = Self {
+        source_readable: false,
+        sink_writable: false,
+        sink_error_queue: false,
     };
 }
 

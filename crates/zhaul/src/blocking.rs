@@ -1,32 +1,24 @@
 //! The blocking driver: makes the calls on this thread and polls when an end is not ready.
 //!
-//! It works with descriptors in either mode. Sends and receives on sockets never block in the
-//! call itself; the driver waits in `poll(2)`, where a deadline and a cancellation are noticed at
-//! once. The kernel has no such flag for the other calls: sendfile and splice into a *blocking*
-//! socket or pipe, and `write(2)` into a blocking pipe or terminal (flushing what was taken from a
-//! stream after a stop included), return only when the whole call went out (at most
-//! [`Ask::chunk_bytes`]); so a deadline or a cancellation is noticed that much late, and a receiver
-//! that stops reading holds the call for as long as it likes. Put the descriptor into non-blocking
-//! mode where that matters.
-//!
-//! [`Ask::chunk_bytes`]: zhaul_core::Ask::chunk_bytes
+//! It works with descriptors in either mode. A transfer that nothing can stop waits in the calls
+//! themselves, if that is what the mode of its ends says. One that has a deadline, a token or a lease
+//! never waits in a call, so that it notices at once ([`crate::nonblocking`] tells how), but in
+//! `poll(2)`.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{FileType, OFlags};
+use rustix::event::PollFlags;
 
-use zhaul_core::{
-    End, Errno, Interest, Op, Operation, Step, Stop, Summary, Transfer, TransferError,
-};
+use zhaul_core::{Errno, Interest, Op, Operation, Step, Stop, Summary, Transfer, TransferError};
 
 use crate::cancel::CancelToken;
+use crate::edges::{ERROR, Ends, READABLE, WRITABLE};
 use crate::endpoint;
-use crate::errno::of_rustix;
-use crate::hands::{Hands, is_ready};
+use crate::hands::Hands;
 use crate::in_flight::{Patience, is_in_flight};
 use crate::lease::Lease;
+use crate::nonblocking::Impatient;
 use crate::progress::{Progress, Published};
 
 /// What may stop or watch a transfer from outside.
@@ -39,6 +31,12 @@ pub(crate) struct Control<'a> {
     pub(crate) keeps_time: bool,
 }
 
+impl Control<'_> {
+    fn can_stop(&self, transfer: &Transfer) -> bool {
+        self.cancel.is_some() || self.lease.is_some() || transfer.deadline().is_some()
+    }
+}
+
 /// Runs the transfer to its end.
 pub(crate) fn drive(
     source: BorrowedFd<'_>,
@@ -47,21 +45,21 @@ pub(crate) fn drive(
     hands: Hands,
     control: Control<'_>,
 ) -> Result<Summary, TransferError> {
-    let published = Published::default();
+    let (source, sink) = if control.can_stop(&transfer) {
+        (Impatient::source(source), Impatient::sink(sink))
+    } else {
+        (Impatient::Given(source), Impatient::Given(sink))
+    };
+    let (source, sink) = (source.as_fd(), sink.as_fd());
     let mut drive = Drive {
         source,
         sink,
-        source_holds: true,
-        sink_holds: true,
+        ends: Ends::new([(source, READABLE), (sink, WRITABLE)]),
         transfer,
         hands,
         control,
-        published,
+        published: Published::default(),
     };
-    if drive.can_be_stopped() {
-        drive.source_holds = may_hold_a_call(source);
-        drive.sink_holds = may_hold_a_call(sink);
-    }
     loop {
         if drive.control.keeps_time && !drive.transfer.is_stopping() {
             drive.transfer.tick(drive.control.began.elapsed());
@@ -76,7 +74,7 @@ pub(crate) fn drive(
             Step::Wait(interest) => drive.wait(interest),
             Step::Pause { until } => drive.pause(until),
             Step::LookAgain { after } => {
-                drive.wait_for(None, Some(after));
+                drive.wait_for([None; 2], Some(after));
             }
             Step::AwaitRelease => drive.await_release(),
             Step::Done(outcome) => return outcome,
@@ -89,9 +87,8 @@ pub(crate) fn drive(
 struct Drive<'a> {
     source: BorrowedFd<'a>,
     sink: BorrowedFd<'a>,
-    /// Whether a call on this end may wait, and not come back when it is to be stopped.
-    source_holds: bool,
-    sink_holds: bool,
+    /// The same two, to be waited for.
+    ends: Ends<'a, 2>,
     transfer: Transfer,
     hands: Hands,
     control: Control<'a>,
@@ -100,15 +97,10 @@ struct Drive<'a> {
 
 impl Drive<'_> {
     fn submit(&mut self, op: Op) {
-        if !self.transfer.is_stopping() {
-            if let Some(stop) = self.stop_now() {
-                return self.transfer.stop(stop);
-            }
-            if self.can_be_stopped() && !self.is_ready_for(&op) {
-                return self.report(op, Err(Errno::EAGAIN));
-            }
-        } else if !self.is_ready_for(&op) {
-            return self.report(op, Err(Errno::EAGAIN));
+        if !self.transfer.is_stopping()
+            && let Some(stop) = self.stop_now()
+        {
+            return self.transfer.stop(stop);
         }
         if !self.hands.hold_pipe_for(&op) {
             self.transfer.no_pipe();
@@ -124,47 +116,6 @@ impl Drive<'_> {
         self.publish();
     }
 
-    /// Whether the call would start without waiting. Asked only when somebody may want to stop
-    /// the transfer, and only about a descriptor that would not let go.
-    fn is_ready_for(&self, op: &Op) -> bool {
-        let source_ready = || !self.source_holds || is_ready(self.source, PollFlags::IN);
-        let sink_ready = || !self.sink_holds || is_ready(self.sink, PollFlags::OUT);
-        match op {
-            Op::Read {
-                from: End::Source,
-                offset: None,
-                ..
-            }
-            | Op::Splice {
-                from: End::Source,
-                to: End::Pipe,
-                source_offset: None,
-                ..
-            } => source_ready(),
-            Op::Splice {
-                from: End::Source,
-                source_offset: None,
-                ..
-            } => source_ready() && sink_ready(),
-            Op::Write { .. }
-            | Op::WriteMapped { .. }
-            | Op::Sendfile { .. }
-            | Op::Splice { to: End::Sink, .. } => sink_ready(),
-            // Files, and pipes of our own, make nobody wait.
-            Op::Stat
-            | Op::Read { .. }
-            | Op::Map { .. }
-            | Op::Splice { .. }
-            | Op::CopyFileRange { .. } => true,
-        }
-    }
-
-    fn can_be_stopped(&self) -> bool {
-        self.control.cancel.is_some()
-            || self.control.lease.is_some()
-            || self.transfer.deadline().is_some()
-    }
-
     fn stop_now(&self) -> Option<Stop> {
         if self.control.cancel.is_some_and(CancelToken::is_cancelled) {
             return Some(Stop::Cancelled);
@@ -176,17 +127,20 @@ impl Drive<'_> {
     }
 
     fn wait(&mut self, interest: Interest) {
-        if interest.source_readable && !self.wait_for(Some((self.source, PollFlags::IN)), None) {
+        if interest.source_readable && !self.wait_for([Some(READABLE), None], None) {
             return;
         }
-        if interest.sink_writable {
-            self.wait_for(Some((self.sink, PollFlags::OUT)), None);
+        let mut wanted = PollFlags::empty();
+        wanted.set(WRITABLE, interest.sink_writable);
+        wanted.set(ERROR, interest.sink_error_queue);
+        if !wanted.is_empty() {
+            self.wait_for([None, Some(wanted)], None);
         }
     }
 
     fn pause(&mut self, until: Duration) {
         let pause = until.saturating_sub(self.control.began.elapsed());
-        self.wait_for(None, Some(pause));
+        self.wait_for([None; 2], Some(pause));
     }
 
     fn await_release(&mut self) {
@@ -207,7 +161,7 @@ impl Drive<'_> {
             if cancel.is_some_and(CancelToken::is_cancelled) {
                 return self.transfer.stop(Stop::Cancelled);
             }
-            if let Err(errno) = poll_all(None, event.as_slice(), Some(pause)) {
+            if let Err(errno) = self.ends.wait([None; 2], event.as_slice(), Some(pause)) {
                 return self.transfer.fail(Operation::Wait, errno);
             }
             if self.control.keeps_time {
@@ -220,16 +174,12 @@ impl Drive<'_> {
         }
     }
 
-    /// Waits for an end, for a time, or for a stop. True if the end is ready; a stop is passed
-    /// on to the transfer.
-    fn wait_for(
-        &mut self,
-        end: Option<(BorrowedFd<'_>, PollFlags)>,
-        time: Option<Duration>,
-    ) -> bool {
+    /// Waits for what is wanted of an end, for a time, or for a stop. True if something of an end is
+    /// reported; a stop is passed on to the transfer.
+    fn wait_for(&mut self, wanted: [Option<PollFlags>; 2], time: Option<Duration>) -> bool {
         let (cancel, lease) = (self.control.cancel, self.control.lease);
         let stops = [cancel, lease.map(Lease::break_token)];
-        let wanted = stops.iter().flatten().count();
+        let tokens = stops.iter().flatten().count();
         let events: Vec<_> = stops
             .into_iter()
             .flatten()
@@ -245,10 +195,10 @@ impl Drive<'_> {
             .deadline()
             .map(|deadline| deadline.saturating_sub(self.control.began.elapsed()));
         // Without a descriptor to wake up by, a stop is looked for every so often.
-        let blind = (events.len() < wanted).then_some(BLIND_WAIT);
+        let blind = (events.len() < tokens).then_some(BLIND_WAIT);
         let timeout = [time, left, blind].into_iter().flatten().min();
-        let ready = match poll_all(end, &events, timeout) {
-            Ok(ready) => ready,
+        let ready = match self.ends.wait(wanted, &events, timeout) {
+            Ok(reports) => reports.iter().any(|report| !report.is_empty()),
             Err(errno) => {
                 self.transfer.fail(Operation::Wait, errno);
                 return false;
@@ -267,45 +217,6 @@ impl Drive<'_> {
         if let Some(progress) = self.control.progress {
             self.published.publish(&self.transfer, progress);
         }
-    }
-}
-
-/// A descriptor in blocking mode holds a call for as long as it likes, unless `poll(2)` would call it
-/// ready anyway, as it does all files.
-fn may_hold_a_call(fd: BorrowedFd<'_>) -> bool {
-    if rustix::fs::fcntl_getfl(fd).is_ok_and(|mode| mode.contains(OFlags::NONBLOCK)) {
-        return false;
-    }
-    let is_file = rustix::fs::fstat(fd).is_ok_and(|stat| {
-        matches!(
-            FileType::from_raw_mode(stat.st_mode),
-            FileType::RegularFile | FileType::BlockDevice
-        )
-    });
-    !is_file
-}
-
-/// True if the end is ready; false if the time is up or an event came.
-fn poll_all(
-    end: Option<(BorrowedFd<'_>, PollFlags)>,
-    events: &[BorrowedFd<'_>],
-    timeout: Option<Duration>,
-) -> Result<bool, Errno> {
-    let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(1 + events.len());
-    if let Some((fd, flags)) = end {
-        fds.push(PollFd::from_borrowed_fd(fd, flags));
-    }
-    fds.extend(
-        events
-            .iter()
-            .map(|&event| PollFd::from_borrowed_fd(event, PollFlags::IN)),
-    );
-    let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
-    match poll(&mut fds, timeout.as_ref()) {
-        Ok(_) => Ok(end.is_some() && !fds[0].revents().is_empty()),
-        // The transfer asks again.
-        Err(rustix::io::Errno::INTR) => Ok(false),
-        Err(errno) => Err(of_rustix(errno)),
     }
 }
 

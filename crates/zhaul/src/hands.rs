@@ -6,7 +6,6 @@
 
 use std::os::fd::BorrowedFd;
 
-use rustix::io::Errno as Raw;
 use rustix::net::{RecvFlags, SendFlags};
 use rustix::pipe::SpliceFlags;
 
@@ -263,24 +262,5 @@ impl Hands {
             flags,
         )
         .map_err(of_rustix)
-    }
-}
-
-/// `poll(2)` without waiting: is this end ready now?
-pub(crate) fn is_ready(fd: BorrowedFd<'_>, events: rustix::event::PollFlags) -> bool {
-    let mut fds = [rustix::event::PollFd::from_borrowed_fd(fd, events)];
-    loop {
-        match rustix::event::poll(
-            &mut fds,
-            Some(&rustix::event::Timespec {
-                tv_sec: 0,
-                tv_nsec: 0,
-            }),
-        ) {
-            Err(Raw::INTR) => {}
-            // An error of poll itself is left to the call that follows.
-            Err(_) => return true,
-            Ok(ready) => return ready > 0,
-        }
     }
 }

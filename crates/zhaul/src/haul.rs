@@ -157,12 +157,14 @@ impl<S: AsFd, K: AsFd> Haul<'_, S, K> {
 
     /// Makes the transfer on this thread and returns when it is done.
     ///
-    /// Descriptors may be in either mode. Waiting is done in `poll(2)`, where deadline and
-    /// cancellation are noticed at once. But the kernel has a "do not wait" flag for sends and
-    /// receives on sockets only: sendfile and splice into a socket or pipe in *blocking* mode, and
-    /// writes into a blocking pipe or terminal, return only when all of it went out, so a deadline
-    /// is noticed that much late, and a receiver that stops reading holds the call for as long as
-    /// it likes. Put the descriptor into non-blocking mode where that matters.
+    /// Descriptors may be in either mode. With a deadline, a token or a lease it waits for its ends in
+    /// `poll(2)` only and stops at once, or within a tick of the kernel's clock (1 to 10 ms), also
+    /// if they are in blocking mode. The kernel having no "do not wait" flag for most of the calls,
+    /// this changes something of such ends until it returns: a socket has a timeout in the
+    /// direction that is used (`SO_SNDTIMEO` of the sink, `SO_RCVTIMEO` of the source), and what
+    /// cannot be opened anew through `/proc/thread-self/fd` is in non-blocking mode for all who
+    /// share the open file description. Without any of the three, calls wait as the mode of the
+    /// descriptors says.
     ///
     /// # Errors
     /// Why it stopped, and how many bytes were moved before.

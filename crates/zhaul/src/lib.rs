@@ -41,10 +41,12 @@
 mod blocking;
 mod buffer;
 mod cancel;
+mod edges;
 mod errno;
 mod hands;
 mod haul;
 mod in_flight;
+mod nonblocking;
 mod progress;
 
 pub mod calibration;

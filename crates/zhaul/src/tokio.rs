@@ -22,6 +22,7 @@ mod drive;
 mod files;
 mod readiness;
 mod send_file;
+mod watch;
 
 pub use acknowledged::acknowledged;
 pub use ahead::{is_resident, warm};
@@ -31,3 +32,4 @@ pub use send_file::{SendOptions, SharedFile, send_file};
 
 pub(crate) use ahead::{Ahead, Duplicated, MAX_READ_BYTES};
 pub(crate) use files::drive_files;
+pub(crate) use watch::Watch;

@@ -3,8 +3,8 @@
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
+use rustix::event::PollFlags;
 use rustix::event::epoll::EventFlags;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use zhaul_core::relay::{Ending, Readiness, Side, Wants};
 
@@ -13,16 +13,17 @@ use super::epoll::readiness;
 use super::limit::now;
 use super::turns::{Relay, Turn};
 use crate::cancel::CancelToken;
+use crate::edges::{Ends, READABLE, WRITABLE};
 
 /// Runs the relay to its end.
 pub(super) fn run(
     a: BorrowedFd<'_>,
     b: BorrowedFd<'_>,
     mut relay: Relay,
-    control: Control<'_>,
+    control: &Control<'_>,
 ) -> Ending {
     let mut sockets = Sockets {
-        fds: [a, b],
+        ends: Ends::new([a, b].map(|fd| (fd, READABLE | WRITABLE))),
         hung_up: [false; 2],
     };
     for side in Side::BOTH {
@@ -32,7 +33,7 @@ pub(super) fn run(
         if control.cancel.is_some_and(CancelToken::is_cancelled) {
             relay.cancel();
         }
-        let turn = relay.turn(a, b, control.resources, now());
+        let turn = relay.turn(a, b, &control.resources, now());
         if let Some(progress) = control.progress {
             progress.publish(&relay.stats());
         }
@@ -51,7 +52,7 @@ pub(super) fn run(
 }
 
 struct Sockets<'a> {
-    fds: [BorrowedFd<'a>; 2],
+    ends: Ends<'a, 2>,
     /// A hang-up lasts: a side that nothing is wanted of is not polled after it.
     hung_up: [bool; 2],
 }
@@ -59,52 +60,38 @@ struct Sockets<'a> {
 impl Sockets<'_> {
     /// Waits for what is wanted; what came, by side.
     fn wait(&mut self, wants: &Wants, cancel: Option<&CancelToken>) -> [Readiness; 2] {
-        let mut fds = Vec::with_capacity(3);
-        let mut sides = Vec::with_capacity(2);
-        for side in Side::BOTH {
+        let wanted = Side::BOTH.map(|side| {
             let mut flags = PollFlags::empty();
             let wanted = wants.of(side);
-            flags.set(PollFlags::IN | PollFlags::RDHUP, wanted.readable);
-            flags.set(PollFlags::OUT, wanted.writable);
-            if !flags.is_empty() || !self.hung_up[side.index()] {
-                fds.push(PollFd::from_borrowed_fd(self.fds[side.index()], flags));
-                sides.push(side);
-            }
-        }
+            flags.set(READABLE, wanted.readable);
+            flags.set(WRITABLE, wanted.writable);
+            (!flags.is_empty() || !self.hung_up[side.index()]).then_some(flags)
+        });
         let event = cancel.and_then(CancelToken::event);
-        if let Some(event) = event {
-            fds.push(PollFd::from_borrowed_fd(event, PollFlags::IN));
-        }
         // The descriptor exists now, so cancelling from here on makes it readable.
-        let mut reports = [Readiness::empty(); 2];
         if cancel.is_some_and(CancelToken::is_cancelled) {
-            return reports;
+            return [Readiness::empty(); 2];
         }
         let blind = cancel.is_some() && event.is_none();
         let timeout = timeout(wants, blind);
-        match poll(&mut fds, timeout.as_ref()) {
-            Ok(_) => {}
-            Err(rustix::io::Errno::INTR) => return reports,
+        let Ok(reports) = self.ends.wait(wanted, event.as_slice(), timeout) else {
             // Out of memory: not at once again.
-            Err(_) => std::thread::sleep(BLIND_WAIT),
+            std::thread::sleep(BLIND_WAIT);
+            return [Readiness::empty(); 2];
+        };
+        for (hung_up, report) in self.hung_up.iter_mut().zip(reports) {
+            *hung_up |= report.contains(PollFlags::HUP);
         }
-        for (side, fd) in sides.into_iter().zip(&fds) {
-            let came = fd.revents();
-            self.hung_up[side.index()] |= came.intersects(PollFlags::HUP | PollFlags::ERR);
-            // The two interfaces have their flags in common.
-            let flags = EventFlags::from_bits_truncate(came.bits().into());
-            reports[side.index()] = readiness(flags);
-        }
-        reports
+        // The two interfaces have their flags in common.
+        reports.map(|report| readiness(EventFlags::from_bits_truncate(report.bits().into())))
     }
 }
 
-fn timeout(wants: &Wants, blind: bool) -> Option<Timespec> {
+fn timeout(wants: &Wants, blind: bool) -> Option<Duration> {
     let limit = wants.wake_at.map(|at| at.saturating_sub(now()));
     let blind = blind.then_some(BLIND_WAIT);
     let buffer = wants.buffer.then_some(BUFFER_WAIT);
-    let shortest = [limit, blind, buffer].into_iter().flatten().min()?;
-    Timespec::try_from(shortest).ok()
+    [limit, blind, buffer].into_iter().flatten().min()
 }
 
 /// How long cancelling goes unnoticed in a process out of descriptors.

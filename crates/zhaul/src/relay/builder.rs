@@ -13,10 +13,11 @@ use super::buffers::BufferPool;
 use super::limit::{Limit, RateLimit, now};
 use super::progress::RelayProgress;
 #[cfg(feature = "tokio")]
-use super::task::run;
+use super::task::Task;
 use super::turns::{Relay, Resources};
 use crate::cancel::CancelToken;
-use crate::errno::of_rustix;
+use crate::errno::errno_of;
+use crate::nonblocking::NonBlocking;
 use crate::pipe_pool::PipePool;
 #[cfg(feature = "tokio")]
 use crate::tokio::Readiness;
@@ -36,9 +37,8 @@ pub struct RelayBuilder<'a, A, B> {
 }
 
 /// What serves, stops or watches a relay.
-#[derive(Clone, Copy)]
 pub(super) struct Control<'a> {
-    pub(super) resources: &'a Resources,
+    pub(super) resources: Resources,
     pub(super) cancel: Option<&'a CancelToken>,
     pub(super) progress: Option<&'a RelayProgress>,
 }
@@ -150,32 +150,33 @@ impl<'a, A, B> RelayBuilder<'a, A, B> {
 impl<A: Readiness, B: Readiness> RelayBuilder<'_, A, B> {
     /// Relays on this task until it is over.
     ///
-    /// Dropping the future cancels it.
-    pub async fn run_async(self) -> Ending {
+    /// Dropping the future cancels it, before its first poll, too: from here on the relay has the
+    /// sockets.
+    pub fn run_async(self) -> impl Future<Output = Ending> {
         let relay = self.begin(Trigger::EdgeWithoutUrgent);
-        let (a, b) = (&self.a, &self.b);
-        run(a, b, relay, self.control()).await
+        let control = self.control();
+        let task = Task::new(self.a, self.b, relay, control);
+        // What is captured is dropped with the future.
+        async move { task.run().await }
     }
 }
 
 impl<A: AsFd, B: AsFd> RelayBuilder<'_, A, B> {
     /// Relays on this thread until it is over.
     ///
-    /// Puts both sockets into non-blocking mode and leaves them so.
+    /// Both sockets are in non-blocking mode meanwhile, for all who share them.
     ///
     /// # Errors
     /// If that is not possible; nothing has moved then.
     pub fn run(self) -> Result<Ending, Errno> {
-        let (a, b) = (self.a.as_fd(), self.b.as_fd());
-        for socket in [a, b] {
-            rustix::io::ioctl_fionbio(socket, true).map_err(of_rustix)?;
-        }
+        let switch = |fd| NonBlocking::new(fd).map_err(|error| errno_of(&error));
+        let (a, b) = (switch(self.a.as_fd())?, switch(self.b.as_fd())?);
         let relay = self.begin(Trigger::Level);
-        Ok(blocking::run(a, b, relay, self.control()))
+        Ok(blocking::run(a.as_fd(), b.as_fd(), relay, &self.control()))
     }
 }
 
-impl<A, B> RelayBuilder<'_, A, B> {
+impl<'a, A, B> RelayBuilder<'a, A, B> {
     fn begin(&self, trigger: Trigger) -> Relay {
         let mut options = self.options;
         options.trigger = trigger;
@@ -189,9 +190,9 @@ impl<A, B> RelayBuilder<'_, A, B> {
         relay
     }
 
-    const fn control(&self) -> Control<'_> {
+    fn control(&self) -> Control<'a> {
         Control {
-            resources: &self.resources,
+            resources: self.resources.clone(),
             cancel: self.cancel,
             progress: self.progress,
         }

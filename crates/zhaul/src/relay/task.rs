@@ -6,6 +6,8 @@ use std::os::fd::BorrowedFd;
 use std::pin::{Pin, pin};
 use std::time::Duration;
 
+use rustix::event::PollFlags;
+use rustix::event::epoll::EventFlags;
 use tokio::io::Interest as Ready;
 use tokio::time::{Instant, Sleep};
 
@@ -14,79 +16,86 @@ use zhaul_core::relay::{Ending, Interest, Readiness as Reported, Side};
 
 use super::builder::Control;
 use super::calls::{Awaits, Sockets};
+use super::epoll::readiness;
 use super::limit::now;
-use super::turns::{Relay, Resources, Turn};
+use super::turns::{Relay, Turn};
 use crate::cancel::CancelToken;
+use crate::edges::{READABLE, WRITABLE};
 use crate::errno::errno_of;
-use crate::tokio::Readiness;
+use crate::tokio::{Readiness, Watch};
 
-/// Runs the relay to its end.
-pub(super) async fn run<A: Readiness, B: Readiness>(
-    a: &A,
-    b: &B,
+/// A relay whose future may be dropped at any time, before its first poll, too: it is cancelled then,
+/// or peers would take a part for the whole.
+pub(super) struct Task<'a, A: Readiness, B: Readiness> {
     relay: Relay,
-    control: Control<'_>,
-) -> Ending {
-    let mut task = Task {
-        relay,
-        sockets: Watched { a, b },
-        resources: control.resources,
-        is_over: false,
-    };
-    let mut cancelled = pin!(cancelled(control.cancel));
-    let mut timer = Timer::default();
-    for side in Side::BOTH {
-        task.relay
-            .note(side, Reported::READABLE | Reported::WRITABLE);
-    }
-    loop {
-        if control.cancel.is_some_and(CancelToken::is_cancelled) {
-            task.relay.cancel();
-        }
-        let turn = task.turn();
-        if let Some(progress) = control.progress {
-            progress.publish(&task.relay.stats());
-        }
-        let wants = match turn {
-            Turn::Done(ending) => return ending,
-            Turn::Again => {
-                tokio::task::yield_now().await;
-                continue;
-            }
-            Turn::Wait(wants) => wants,
-        };
-        timer.arm(wants.wake_at);
-        // Neither side may be ready for ever without the other tasks having their turn.
-        tokio::task::coop::consume_budget().await;
-        tokio::select! {
-            () = ready(a, wants.a) => {}
-            () = ready(b, wants.b) => {}
-            () = &mut cancelled => {}
-            () = timer.elapsed() => {}
-            () = control.resources.buffers.available(), if wants.buffer => {}
-        }
-        for side in Side::BOTH {
-            let reported = match side {
-                Side::A => observe(a, wants.a),
-                Side::B => observe(b, wants.b),
-            };
-            task.relay.note(side, reported);
-        }
-    }
-}
-
-/// A relay whose future may be dropped at any time: it is cancelled then, or peers would take a
-/// part for the whole.
-struct Task<'a, A: Readiness, B: Readiness> {
-    relay: Relay,
-    sockets: Watched<'a, A, B>,
-    resources: &'a Resources,
+    sockets: Watched<A, B>,
+    control: Control<'a>,
     is_over: bool,
 }
 
-impl<A: Readiness, B: Readiness> Task<'_, A, B> {
+impl<'a, A: Readiness, B: Readiness> Task<'a, A, B> {
+    pub(super) fn new(a: A, b: B, relay: Relay, control: Control<'a>) -> Self {
+        let watches = [Watch::both(), Watch::both()];
+        let mut task = Self {
+            relay,
+            sockets: Watched { a, b, watches },
+            control,
+            is_over: false,
+        };
+        for side in Side::BOTH {
+            task.relay
+                .note(side, Reported::READABLE | Reported::WRITABLE);
+        }
+        task
+    }
+
+    /// Runs the relay to its end.
+    pub(super) async fn run(mut self) -> Ending {
+        let mut cancelled = pin!(cancelled(self.control.cancel));
+        let mut timer = Timer::default();
+        loop {
+            if self.control.cancel.is_some_and(CancelToken::is_cancelled) {
+                self.relay.cancel();
+            }
+            let turn = self.turn();
+            if let Some(progress) = self.control.progress {
+                progress.publish(&self.relay.stats());
+            }
+            let wants = match turn {
+                Turn::Done(ending) => return ending,
+                Turn::Again => {
+                    tokio::task::yield_now().await;
+                    continue;
+                }
+                Turn::Wait(wants) => wants,
+            };
+            timer.arm(wants.wake_at);
+            // Neither side may be ready for ever without the other tasks having their turn.
+            tokio::task::coop::consume_budget().await;
+            let Watched { a, b, watches } = &mut self.sockets;
+            let [watch_a, watch_b] = watches;
+            let wanted = [flags(wants.a), flags(wants.b)];
+            let mut came = [PollFlags::empty(); 2];
+            tokio::select! {
+                report = ready(watch_a, a, wanted[0]) => came[0] = report,
+                report = ready(watch_b, b, wanted[1]) => came[1] = report,
+                () = &mut cancelled => {}
+                () = timer.elapsed() => {}
+                () = self.control.resources.buffers.available(), if wants.buffer => {}
+            }
+            came[0] |= watch_a.known(a, wanted[0]);
+            came[1] |= watch_b.known(b, wanted[1]);
+            for (side, came) in Side::BOTH.into_iter().zip(came) {
+                // The two interfaces have their flags in common.
+                let flags = EventFlags::from_bits_truncate(came.bits().into());
+                self.relay.note(side, readiness(flags));
+            }
+        }
+    }
+
     fn turn(&mut self) -> Turn {
-        let turn = self.relay.turn_with(&self.sockets, self.resources, now());
+        let resources = &self.control.resources;
+        let turn = self.relay.turn_with(&self.sockets, resources, now());
         self.is_over = matches!(turn, Turn::Done(_));
         turn
     }
@@ -108,50 +117,30 @@ async fn cancelled(cancel: Option<&CancelToken>) {
     }
 }
 
-/// Waits for what is wanted of a side, or for an error of it.
-async fn ready(end: &impl Readiness, wanted: Interest) {
-    let mut interest = Ready::ERROR;
-    if wanted.readable {
-        interest |= Ready::READABLE;
-    }
-    if wanted.writable {
-        interest |= Ready::WRITABLE;
-    }
-    // It fails only when the runtime shuts down; then the task is dropped here.
-    if end.ready(interest).await.is_err() {
-        pending::<()>().await;
-    }
+fn flags(wanted: Interest) -> PollFlags {
+    let mut flags = PollFlags::empty();
+    flags.set(READABLE, wanted.readable);
+    flags.set(WRITABLE, wanted.writable);
+    flags
 }
 
-/// What of that has come.
-fn observe(end: &impl Readiness, wanted: Interest) -> Reported {
-    let is = |interest| end.try_io(interest, || Ok(())).is_ok();
-    let mut reported = Reported::empty();
-    if wanted.readable && is(Ready::READABLE) {
-        reported |= Reported::READABLE;
+/// Waits for what is wanted of a side, or for an error of it.
+async fn ready(watch: &mut Watch, end: &impl Readiness, wanted: PollFlags) -> PollFlags {
+    match watch.ready(end, wanted).await {
+        Ok(reported) => reported,
+        // The runtime shuts down, and the task is dropped here.
+        Err(_) => pending().await,
     }
-    if wanted.writable && is(Ready::WRITABLE) {
-        reported |= Reported::WRITABLE;
-    }
-    // Taken back at once, or it would be reported for ever.
-    let mut failed = false;
-    let _ = end.try_io(Ready::ERROR, || {
-        failed = true;
-        io::Result::<()>::Err(io::ErrorKind::WouldBlock.into())
-    });
-    if failed {
-        reported |= Reported::ERROR;
-    }
-    reported
 }
 
 /// Sockets that a reactor watches over.
-struct Watched<'a, A, B> {
-    a: &'a A,
-    b: &'a B,
+struct Watched<A, B> {
+    a: A,
+    b: B,
+    watches: [Watch; 2],
 }
 
-impl<A: Readiness, B: Readiness> Sockets for Watched<'_, A, B> {
+impl<A: Readiness, B: Readiness> Sockets for Watched<A, B> {
     fn fd(&self, side: Side) -> BorrowedFd<'_> {
         match side {
             Side::A => self.a.as_fd(),
@@ -169,29 +158,31 @@ impl<A: Readiness, B: Readiness> Sockets for Watched<'_, A, B> {
             Awaits::Readable => Ready::READABLE,
             Awaits::Writable => Ready::WRITABLE,
         };
+        let watch = &self.watches[side.index()];
         match side {
-            Side::A => through(self.a, interest, call),
-            Side::B => through(self.b, interest, call),
+            Side::A => through(watch, &self.a, interest, call),
+            Side::B => through(watch, &self.b, interest, call),
         }
     }
 
     fn may_be_readable(&self, side: Side) -> bool {
-        let known = || Ok(());
+        let (watch, known) = (&self.watches[side.index()], || Ok(()));
         match side {
-            Side::A => self.a.try_io(Ready::READABLE, known).is_ok(),
-            Side::B => self.b.try_io(Ready::READABLE, known).is_ok(),
+            Side::A => watch.attempt(&self.a, Ready::READABLE, known).is_ok(),
+            Side::B => watch.attempt(&self.b, Ready::READABLE, known).is_ok(),
         }
     }
 }
 
 /// Makes the call under the eyes of the reactor, which takes readiness back on EAGAIN.
 fn through(
+    watch: &Watch,
     end: &impl Readiness,
     interest: Ready,
     mut call: impl FnMut() -> Result<usize, Errno>,
 ) -> Option<Result<usize, Errno>> {
     let mut made = false;
-    let result = end.try_io(interest, || {
+    let result = watch.attempt(end, interest, || {
         made = true;
         call().map_err(io::Error::from)
     });

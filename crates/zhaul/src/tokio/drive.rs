@@ -14,11 +14,12 @@ use zhaul_core::{
 };
 
 use super::ahead::{Ahead, FileHandle};
-use super::{Readiness, acknowledged};
+use super::{Readiness, Watch, acknowledged};
 use crate::cancel::CancelToken;
+use crate::edges::{ERROR, READABLE, WRITABLE};
 use crate::endpoint;
 use crate::errno::errno_of;
-use crate::hands::{Hands, is_ready};
+use crate::hands::Hands;
 use crate::in_flight::Patience;
 use crate::lease::Lease;
 use crate::progress::{Progress, Published};
@@ -115,6 +116,7 @@ pub(super) async fn unless_stopped<T>(
 pub(crate) struct Drive<'a, S, K, F> {
     source: &'a S,
     sink: &'a K,
+    watches: Watches,
     transfer: Transfer,
     hands: Hands,
     ahead: Option<Ahead<'a, F>>,
@@ -135,6 +137,10 @@ pub(crate) async fn drive<S: Readiness, K: Readiness, F: FileHandle>(
     let mut drive = Drive {
         source,
         sink,
+        watches: Watches {
+            source: Watch::source(),
+            sink: Watch::sink(),
+        },
         transfer,
         hands,
         ahead,
@@ -163,7 +169,8 @@ pub(crate) async fn drive<S: Readiness, K: Readiness, F: FileHandle>(
                 drive.submit(op);
             }
             Step::Wait(interest) => {
-                let ready = unless_stopped(&mut stop, wait(source, sink, interest)).await;
+                let ready = drive.watches.wait(source, sink, interest);
+                let ready = unless_stopped(&mut stop, ready).await;
                 drive.settle(Operation::Wait, ready);
             }
             Step::Pause { until } => {
@@ -263,7 +270,7 @@ impl<S: Readiness, K: Readiness, F: FileHandle> Drive<'_, S, K, F> {
 
     /// Makes the call under the eyes of the reactor of the end that it may have to wait for.
     fn call(&mut self, op: &Op) -> Result<usize, Errno> {
-        let (source, sink) = (self.source, self.sink);
+        let (source, sink, watches) = (self.source, self.sink, &self.watches);
         let hands = &mut self.hands;
         let mut call = || {
             hands
@@ -271,8 +278,8 @@ impl<S: Readiness, K: Readiness, F: FileHandle> Drive<'_, S, K, F> {
                 .map_err(io::Error::from)
         };
         let result = match awaited_end(op, source.is_file(), sink.is_file()) {
-            Some(End::Source) => source.try_io(Ready::READABLE, call),
-            Some(End::Sink) => sink.try_io(Ready::WRITABLE, call),
+            Some(End::Source) => watches.source.attempt(source, Ready::READABLE, call),
+            Some(End::Sink) => watches.sink.attempt(sink, Ready::WRITABLE, call),
             Some(End::Pipe) | None => call(),
         };
         result.map_err(|error| errno_of(&error))
@@ -322,41 +329,39 @@ fn awaited_end(op: &Op, source_is_file: bool, sink_is_file: bool) -> Option<End>
     }
 }
 
-async fn wait<S: Readiness, K: Readiness>(
-    source: &S,
-    sink: &K,
-    interest: Interest,
-) -> Result<(), Errno> {
-    if interest == Interest::EITHER {
-        // The call could not say which end it was. The reactor must forget the readiness of the
-        // end that has none, or it would never report it anew.
-        doubt(source, Ready::READABLE, PollFlags::IN);
-        doubt(sink, Ready::WRITABLE, PollFlags::OUT);
-    }
-    if interest.source_readable {
-        source
-            .ready(Ready::READABLE)
-            .await
-            .map_err(|error| errno_of(&error))?;
-    }
-    if interest.sink_writable {
-        sink.ready(Ready::WRITABLE)
-            .await
-            .map_err(|error| errno_of(&error))?;
-    }
-    Ok(())
+/// What is known of both ends.
+struct Watches {
+    source: Watch,
+    sink: Watch,
 }
 
-/// Asks the kernel; if the end is not ready, `try_io` clears what the reactor believes, unless an
-/// event came in meanwhile.
-fn doubt(end: &impl Readiness, interest: Ready, events: PollFlags) {
-    let _ = end.try_io(interest, || {
-        if is_ready(end.as_fd(), events) {
-            Ok(())
-        } else {
-            Err(io::ErrorKind::WouldBlock.into())
+impl Watches {
+    async fn wait<S: Readiness, K: Readiness>(
+        &mut self,
+        source: &S,
+        sink: &K,
+        interest: Interest,
+    ) -> Result<(), Errno> {
+        let either = interest.source_readable && interest.sink_writable;
+        if either {
+            self.source.doubt(source, READABLE);
+            self.sink.doubt(sink, WRITABLE);
         }
-    });
+        // If it may have been either, it was not the file.
+        if interest.source_readable && !(either && source.is_file()) {
+            self.source.ready(source, READABLE).await?;
+        }
+        let mut wanted = PollFlags::empty();
+        wanted.set(
+            WRITABLE,
+            interest.sink_writable && !(either && sink.is_file()),
+        );
+        wanted.set(ERROR, interest.sink_error_queue);
+        if !wanted.is_empty() {
+            self.sink.ready(sink, wanted).await?;
+        }
+        Ok(())
+    }
 }
 
 /// A throttle of a byte a second may ask for more time than the clock can tell.

@@ -6,10 +6,13 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
+use rustix::fs::{FileType, OFlags};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{Interest, Ready};
 use tokio::net::unix::pipe;
 use tokio::net::{TcpStream, UnixStream};
+
+use crate::nonblocking::{NonBlocking, open_anew};
 
 /// A descriptor whose readiness a tokio reactor knows, or which is always ready (files).
 ///
@@ -140,12 +143,20 @@ impl<T: Readiness + Sync + Send> Readiness for Arc<T> {
     }
 }
 
-/// Any descriptor made fit for the tokio driver: put into non-blocking mode and registered with
-/// the current runtime's reactor, or known to be always ready.
+/// Any descriptor made fit for the tokio driver: in non-blocking mode and registered with the current
+/// runtime's reactor, or known to be always ready.
+///
+/// Whoever else has the same open file description (the shell whose stdin it is, a child process)
+/// notices as little of it as possible: pipes and terminals are opened anew through
+/// `/proc/thread-self/fd`. Sockets, and what cannot be opened so, are in non-blocking mode for all
+/// who share them until this is dropped.
 #[derive(Debug)]
-pub enum Attached {
+pub struct Attached(Inner);
+
+#[derive(Debug)]
+enum Inner {
     /// Known to the reactor.
-    Stream(AsyncFd<OwnedFd>),
+    Stream(AsyncFd<NonBlocking<OwnedFd>>),
     /// Epoll takes no files: they are always ready.
     File(File),
 }
@@ -159,23 +170,26 @@ impl Attached {
     /// # Panics
     /// Outside a tokio runtime with I/O enabled.
     pub fn new(fd: OwnedFd) -> io::Result<Self> {
-        let kind = rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode);
-        if matches!(
-            kind,
-            rustix::fs::FileType::RegularFile | rustix::fs::FileType::BlockDevice
-        ) {
-            return Ok(Self::File(fd.into()));
+        let stat = rustix::fs::fstat(&fd)?;
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        if matches!(kind, FileType::RegularFile | FileType::BlockDevice) {
+            return Ok(Self(Inner::File(fd.into())));
         }
-        rustix::io::ioctl_fionbio(&fd, true)?;
-        // Deprecated because an arbitrary AsRawFd may lie about its descriptor; OwnedFd does not,
+        let flags = rustix::fs::fcntl_getfl(&fd)?;
+        let fd = if flags.contains(OFlags::NONBLOCK) {
+            fd
+        } else {
+            open_anew(fd.as_fd(), flags, &stat).unwrap_or(fd)
+        };
+        // Deprecated because an arbitrary AsRawFd may lie about its descriptor; this one does not,
         // and the replacement is an unsafe function.
         #[expect(deprecated)]
-        let registered = AsyncFd::try_new(fd);
+        let registered = AsyncFd::try_new(NonBlocking::new(fd)?);
         match registered {
-            Ok(stream) => Ok(Self::Stream(stream)),
+            Ok(stream) => Ok(Self(Inner::Stream(stream))),
             Err(refused) => match refused.into_parts() {
                 (fd, error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                    Ok(Self::File(fd.into()))
+                    Ok(Self(Inner::File(fd.into_inner()?.into())))
                 }
                 (_, error) => Err(error),
             },
@@ -185,29 +199,29 @@ impl Attached {
 
 impl AsFd for Attached {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::Stream(stream) => stream.as_fd(),
-            Self::File(file) => file.as_fd(),
+        match &self.0 {
+            Inner::Stream(stream) => stream.get_ref().as_fd(),
+            Inner::File(file) => file.as_fd(),
         }
     }
 }
 
 impl Readiness for Attached {
     fn try_io<R>(&self, interest: Interest, call: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
-        match self {
-            Self::Stream(stream) => Readiness::try_io(stream, interest, call),
-            Self::File(file) => file.try_io(interest, call),
+        match &self.0 {
+            Inner::Stream(stream) => Readiness::try_io(stream, interest, call),
+            Inner::File(file) => file.try_io(interest, call),
         }
     }
 
     async fn ready(&self, interest: Interest) -> io::Result<Ready> {
-        match self {
-            Self::Stream(stream) => Readiness::ready(stream, interest).await,
-            Self::File(file) => file.ready(interest).await,
+        match &self.0 {
+            Inner::Stream(stream) => Readiness::ready(stream, interest).await,
+            Inner::File(file) => file.ready(interest).await,
         }
     }
 
     fn is_file(&self) -> bool {
-        matches!(self, Self::File(_))
+        matches!(self.0, Inner::File(_))
     }
 }

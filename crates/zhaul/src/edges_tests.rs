@@ -1,0 +1,116 @@
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+
+use zhaul_sys::msg_zerocopy;
+
+use super::*;
+
+fn tcp_pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    msg_zerocopy::enable(near.as_fd()).unwrap();
+    (near, listener.accept().unwrap().0)
+}
+
+/// Puts a completion into the error queue of `near`.
+fn complete(near: &TcpStream, far: &mut TcpStream) {
+    assert_eq!(msg_zerocopy::send_static(near.as_fd(), b"!").unwrap(), 1);
+    far.read_exact(&mut [0]).unwrap();
+    while reported_now(near.as_fd(), PollFlags::empty()).is_empty() {
+        std::thread::yield_now();
+    }
+}
+
+/// Takes the completions out again; how many calls they tell of.
+fn reap(near: &TcpStream) -> u32 {
+    let mut calls = 0;
+    while let Some(completion) = msg_zerocopy::completion(near.as_fd()).unwrap() {
+        calls += completion.last - completion.first + 1;
+    }
+    calls
+}
+
+const SOON: Option<Duration> = Some(Duration::from_millis(50));
+const LATE: Option<Duration> = Some(Duration::from_secs(20));
+
+#[test]
+fn what_comes_into_the_error_queue_is_an_event_of_its_own() {
+    let (near, mut far) = tcp_pair();
+    let mut ends = Ends::new([(near.as_fd(), WRITABLE)]);
+    let mut wait = |timeout| ends.wait([Some(ERROR)], &[], timeout).unwrap()[0];
+    assert_eq!(
+        wait(SOON),
+        PollFlags::empty(),
+        "writable, but that was not asked for"
+    );
+    complete(&near, &mut far);
+    assert_eq!(wait(LATE), ERROR);
+    assert_eq!(wait(SOON), PollFlags::empty(), "told once, taken or not");
+    complete(&near, &mut far);
+    assert_eq!(wait(LATE), ERROR, "and again of the next");
+    assert_eq!(reap(&near), 2);
+    complete(&near, &mut far);
+    assert_eq!(wait(LATE), ERROR);
+    assert_eq!(reap(&near), 1);
+}
+
+#[test]
+fn a_wait_for_something_else_does_not_swallow_what_came_into_the_error_queue() {
+    let (near, mut far) = tcp_pair();
+    let mut ends = Ends::new([(near.as_fd(), READABLE)]);
+    let nothing = ends.wait([Some(ERROR)], &[], SOON).unwrap();
+    assert!(nothing[0].is_empty());
+    complete(&near, &mut far);
+    // A call is to find out whether it is an error; then there is nothing more to say.
+    assert_eq!(ends.wait([Some(READABLE)], &[], LATE).unwrap()[0], ERROR);
+    assert!(ends.wait([Some(READABLE)], &[], SOON).unwrap()[0].is_empty());
+    assert_eq!(ends.wait([Some(ERROR)], &[], LATE).unwrap()[0], ERROR);
+}
+
+#[test]
+fn bytes_and_ends_are_reported_although_the_error_queue_is_full_of_messages() {
+    let (near, mut far) = tcp_pair();
+    complete(&near, &mut far);
+    let mut ends = Ends::new([(near.as_fd(), READABLE)]);
+    let mut wait = |timeout| ends.wait([Some(READABLE)], &[], timeout).unwrap()[0];
+    assert_eq!(wait(LATE), ERROR);
+    // The edge that was there when the watch began.
+    assert_eq!(wait(LATE), ERROR);
+    assert!(wait(SOON).is_empty());
+    far.write_all(b"x").unwrap();
+    while !has(wait(LATE), READABLE) {}
+    (&near).read_exact(&mut [0]).unwrap();
+    drop(far);
+    while !has(wait(LATE), READABLE) {}
+}
+
+#[test]
+fn a_pipe_without_a_reader_is_worth_a_call() {
+    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::NONBLOCK).unwrap();
+    while rustix::io::write(&writer, &[0; 4096]).is_ok() {}
+    let mut ends = Ends::new([(writer.as_fd(), WRITABLE)]);
+    assert!(ends.wait([Some(WRITABLE)], &[], SOON).unwrap()[0].is_empty());
+    drop(reader);
+    assert_eq!(ends.wait([Some(WRITABLE)], &[], LATE).unwrap()[0], ERROR);
+}
+
+#[cfg(feature = "tokio")]
+#[tokio::test]
+async fn tokio_tells_of_each_message_in_the_error_queue_once() {
+    use crate::tokio::Watch;
+    let (near, mut far) = tcp_pair();
+    near.set_nonblocking(true).unwrap();
+    let also_near = near.try_clone().unwrap();
+    let near = tokio::net::TcpStream::from_std(near).unwrap();
+    let mut watch = Watch::sink();
+    for _ in 0..3 {
+        let soon = tokio::time::timeout(Duration::from_millis(50), watch.ready(&near, ERROR));
+        assert!(soon.await.is_err(), "nothing has come");
+        complete(&also_near, &mut far);
+        let late = tokio::time::timeout(Duration::from_secs(20), watch.ready(&near, ERROR));
+        assert_eq!(late.await.expect("it is told"), Ok(ERROR));
+    }
+    assert_eq!(reap(&also_near), 3);
+    let room = tokio::time::timeout(Duration::from_secs(20), watch.ready(&near, WRITABLE));
+    assert_eq!(room.await.expect("there is room"), Ok(WRITABLE));
+}

@@ -1,0 +1,230 @@
+//! Descriptors in blocking mode: what can be stopped stops, and everything is left as it was.
+#![cfg(feature = "tokio")]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+mod common;
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use common::{TestFile, pattern, wait_until};
+use rustix::fs::OFlags;
+use rustix::net::sockopt::{
+    Timeout, set_socket_send_buffer_size, set_socket_timeout, socket_timeout,
+};
+use zhaul::tokio::Attached;
+use zhaul::{CancelToken, Cause, Progress, Route, Stability, relay, transfer};
+
+const LONG: usize = 24 << 20;
+/// Much more than any stop takes.
+const NEVER: Duration = Duration::from_secs(20);
+
+fn tcp_pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    (near, listener.accept().unwrap().0)
+}
+
+fn pipe() -> (File, File) {
+    let (reader, writer) = rustix::pipe::pipe().unwrap();
+    (reader.into(), writer.into())
+}
+
+fn is_nonblocking(fd: impl AsFd) -> bool {
+    rustix::fs::fcntl_getfl(fd)
+        .unwrap()
+        .contains(OFlags::NONBLOCK)
+}
+
+/// Sinks in blocking mode that take so much and no more.
+fn full_sinks() -> Vec<(&'static str, OwnedFd, OwnedFd)> {
+    let (tcp, tcp_far) = tcp_pair();
+    let (small, small_far) = tcp_pair();
+    set_socket_send_buffer_size(&small, 65536).unwrap();
+    let (unix, unix_far) = UnixStream::pair().unwrap();
+    let (pipe_far, pipe) = pipe();
+    vec![
+        ("TCP", tcp.into(), tcp_far.into()),
+        ("TCP with a small buffer", small.into(), small_far.into()),
+        ("UNIX", unix.into(), unix_far.into()),
+        ("pipe", pipe.into(), pipe_far.into()),
+    ]
+}
+
+#[test]
+fn a_deadline_holds_although_the_receiver_of_a_blocking_sink_stalls() {
+    let file = TestFile::with(&pattern(LONG));
+    for (stability, only) in [
+        (Stability::Immutable, None),
+        (Stability::Immutable, Some(Route::Splice)),
+        (Stability::MayChange, None),
+    ] {
+        for (name, sink, _far) in full_sinks() {
+            println!("{stability:?} {only:?} {name}");
+            let timeout = Some(Duration::from_secs(7));
+            let is_socket = set_socket_timeout(&sink, Timeout::Send, timeout).is_ok();
+            let began = Instant::now();
+            let source = file.open();
+            let mut haul = transfer(&source, &sink)
+                .stability(stability)
+                .deadline(Duration::from_millis(200));
+            if let Some(only) = only {
+                haul = haul.only(only);
+            }
+            let error = haul.run().unwrap_err();
+            assert_eq!(error.cause, Cause::DeadlineExceeded);
+            assert!(error.moved() > 0);
+            assert!(began.elapsed() < NEVER, "{:?}", began.elapsed());
+            assert!(!is_nonblocking(&sink));
+            if is_socket {
+                assert_eq!(socket_timeout(&sink, Timeout::Send).unwrap(), timeout);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_deadline_holds_between_streams_in_blocking_mode() {
+    for only in [Route::Splice, Route::ReadWrite] {
+        for (name, sink, _far) in full_sinks() {
+            for from_pipe in [false, true] {
+                println!("{only} {name} {from_pipe}");
+                let (source, feed): (OwnedFd, OwnedFd) = if from_pipe {
+                    let (reader, writer) = pipe();
+                    (reader.into(), writer.into())
+                } else {
+                    let (near, far) = UnixStream::pair().unwrap();
+                    (near.into(), far.into())
+                };
+                let feeder = std::thread::spawn(move || {
+                    let mut feed = File::from(feed);
+                    // Until the source is closed.
+                    while feed.write_all(&[7; 60_000]).is_ok() {}
+                });
+                let haul = transfer(&source, &sink).only(only);
+                let error = haul.deadline(Duration::from_millis(200)).run().unwrap_err();
+                assert_eq!(error.cause, Cause::DeadlineExceeded);
+                assert!(!is_nonblocking(&sink) && !is_nonblocking(&source));
+                drop(source);
+                feeder.join().unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn cancelling_reaches_a_thread_that_sends_on_a_blocking_socket() {
+    let file = TestFile::with(&pattern(LONG));
+    for (name, sink, _far) in full_sinks() {
+        println!("{name}");
+        let (token, progress) = (CancelToken::new(), Progress::new());
+        std::thread::scope(|scope| {
+            let sending = scope.spawn(|| {
+                let haul = transfer(file.open(), &sink).stability(Stability::Immutable);
+                haul.cancel(&token).progress(&progress).run()
+            });
+            wait_until("something was sent", || progress.moved() > 0);
+            std::thread::sleep(Duration::from_millis(100));
+            token.cancel();
+            let began = Instant::now();
+            let error = sending.join().unwrap().unwrap_err();
+            assert_eq!(error.cause, Cause::Cancelled);
+            assert!(began.elapsed() < NEVER);
+        });
+        assert!(!is_nonblocking(&sink));
+    }
+}
+
+/// A thread for each direction is how blocking programs use a socket.
+#[test]
+fn the_other_direction_of_a_blocking_socket_stays_in_blocking_mode() {
+    let bytes = pattern(LONG);
+    let file = TestFile::with(&bytes);
+    let (near, mut far) = tcp_pair();
+    let token = CancelToken::new();
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let mut answer = [0; 6];
+            (&near).read_exact(&mut answer).map(|()| answer)
+        });
+        let sending = scope.spawn(|| {
+            let haul = transfer(file.open(), &near).stability(Stability::Immutable);
+            haul.cancel(&token).deadline(NEVER).run()
+        });
+        let mut received = vec![0; LONG];
+        far.read_exact(&mut received[..LONG / 2]).unwrap();
+        assert!(!is_nonblocking(&near), "while the transfer is under way");
+        far.write_all(b"ans").unwrap();
+        far.read_exact(&mut received[LONG / 2..]).unwrap();
+        far.write_all(b"wer").unwrap();
+        assert_eq!(&reader.join().unwrap().unwrap(), b"answer");
+        assert_eq!(sending.join().unwrap().unwrap().moved, LONG as u64);
+        assert!(received == bytes);
+    });
+}
+
+#[test]
+fn a_transfer_that_nothing_can_stop_leaves_timeouts_alone() {
+    let (near, mut far) = tcp_pair();
+    let reader = std::thread::spawn(move || {
+        let mut received = Vec::new();
+        far.read_to_end(&mut received).map(|_| received.len())
+    });
+    let file = TestFile::with(&pattern(LONG));
+    let haul = transfer(file.open(), &near).stability(Stability::Immutable);
+    assert_eq!(haul.run().unwrap().moved, LONG as u64);
+    assert_eq!(socket_timeout(&near, Timeout::Send).unwrap(), None);
+    near.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(reader.join().unwrap().unwrap(), LONG);
+}
+
+#[test]
+fn a_relay_leaves_its_sockets_in_the_mode_they_were_in() {
+    for was_nonblocking in [false, true] {
+        let (near_a, far_a) = tcp_pair();
+        let (near_b, far_b) = UnixStream::pair().unwrap();
+        near_a.set_nonblocking(was_nonblocking).unwrap();
+        far_a.shutdown(Shutdown::Write).unwrap();
+        far_b.shutdown(Shutdown::Write).unwrap();
+        assert!(relay(&near_a, &near_b).run().unwrap().cause.is_clean());
+        assert_eq!(is_nonblocking(&near_a), was_nonblocking);
+        assert!(!is_nonblocking(&near_b));
+    }
+}
+
+#[tokio::test]
+async fn attaching_a_pipe_leaves_those_alone_who_share_it() {
+    let (shared, mut feed) = pipe();
+    let (mut receiver, shared_too) = pipe();
+    let source = Attached::new(shared.as_fd().try_clone_to_owned().unwrap()).unwrap();
+    let sink = Attached::new(shared_too.as_fd().try_clone_to_owned().unwrap()).unwrap();
+    assert!(!is_nonblocking(&shared) && !is_nonblocking(&shared_too));
+    assert!(is_nonblocking(&source) && is_nonblocking(&sink));
+    feed.write_all(b"some bytes").unwrap();
+    let sent = transfer(&source, &sink).length(10).run_async().await;
+    assert_eq!(sent.unwrap().moved, 10);
+    let mut received = [0; 10];
+    receiver.read_exact(&mut received).unwrap();
+    assert_eq!(&received, b"some bytes");
+    drop((sink, shared_too));
+    assert_eq!(receiver.read(&mut received).unwrap(), 0, "closed by all");
+}
+
+#[tokio::test]
+async fn an_attached_socket_is_back_in_its_mode_when_the_last_is_dropped() {
+    let (near, _far) = UnixStream::pair().unwrap();
+    let attach = || Attached::new(near.try_clone().unwrap().into()).unwrap();
+    let (reads, writes) = (attach(), attach());
+    assert!(is_nonblocking(&near));
+    drop(reads);
+    assert!(is_nonblocking(&near), "the other one still needs it");
+    drop(writes);
+    assert!(!is_nonblocking(&near));
+    near.set_nonblocking(true).unwrap();
+    drop(attach());
+    assert!(is_nonblocking(&near), "as it was");
+}
