@@ -158,6 +158,46 @@ fn extension(list: &[u8]) -> Option<(u16, &[u8], &[u8])> {
     Some((u16::from_be_bytes([k0, k1]), body, rest))
 }
 
+/// Writes a ClientHello for TLS 1.2 and 1.3 that any server answers, with an alert at least: three
+/// cipher suites, and one key exchange without a share of it, so that TLS 1.3 begins with a
+/// HelloRetryRequest. Not for more than that: its random is none.
+pub fn write(server_name: Option<&str>) -> Vec<u8> {
+    let mut extensions = vec![
+        // supported_versions: 1.3 and 1.2.
+        0, 43, 0, 5, 4, 3, 4, 3, 3, //
+        // supported_groups: x25519 and secp256r1.
+        0, 10, 0, 6, 0, 4, 0, 29, 0, 23, //
+        // signature_algorithms: ecdsa_secp256r1_sha256, rsa_pss_rsae_sha256, rsa_pkcs1_sha256.
+        0, 13, 0, 8, 0, 6, 4, 3, 8, 4, 4, 1, //
+        // key_share without a share.
+        0, 51, 0, 2, 0, 0,
+    ];
+    if let Some(name) = server_name {
+        // server_name: a list of one host name (0).
+        let entry = [&[0][..], &sized(name.as_bytes())].concat();
+        extensions.extend(SERVER_NAME.to_be_bytes());
+        extensions.extend(sized(&sized(&entry)));
+    }
+    let body = [
+        // Version 3.3.
+        &[3, 3][..],
+        RANDOM,
+        // No session; TLS_AES_128_GCM_SHA256, ECDHE with AES-128-GCM for ECDSA and RSA; no compression.
+        &[0, 0, 6, 0x13, 0x01, 0xc0, 0x2b, 0xc0, 0x2f, 1, 0],
+        &sized(&extensions),
+    ]
+    .concat();
+    let message = [&[CLIENT_HELLO, 0][..], &sized(&body)].concat();
+    [&[HANDSHAKE_RECORD, 3, 1][..], &sized(&message)].concat()
+}
+
+const RANDOM: &[u8; 32] = b"zhaul asks whether this speaks T";
+
+/// Bytes with their length before them, in two bytes; there are never more than a name has.
+fn sized(bytes: &[u8]) -> Vec<u8> {
+    [&(bytes.len() as u16).to_be_bytes()[..], bytes].concat()
+}
+
 /// The longest name that DNS has; longer ones would only fill memory and logs.
 const MAX_NAME_BYTES: usize = 253;
 
@@ -251,6 +291,17 @@ mod tests {
         assert_eq!(inspect(&in_records(&example(), 1 << 14)), expected());
         let other_way = message(&[sni("www.example.com"), alpn(&["h2", "http/1.1"])]);
         assert_eq!(inspect(&in_records(&other_way, 1 << 14)), expected());
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        for name in [None, Some("www.example.com"), Some(&"a".repeat(253)[..])] {
+            let hello = ClientHello {
+                server_name: name.map(str::to_owned),
+                alpn: Vec::new(),
+            };
+            assert_eq!(inspect(&write(name)), Beginning::Hello(hello));
+        }
     }
 
     #[test]

@@ -71,10 +71,13 @@ pub struct Listener {
     /// How long a client may take over what has to be seen before a server is chosen: a PROXY
     /// header, a ClientHello.
     pub hello_timeout: Duration,
+    /// How long a client may stay silent before it is taken for one that waits for its server to
+    /// speak, and goes to `to`; only with routes, and not beyond `hello_timeout`.
+    pub hello_wait: Duration,
     /// Who may come; empty means everybody.
-    pub allow: Vec<IpNet>,
+    pub allow: Vec<Clients>,
     /// Who may not, even if allowed.
-    pub deny: Vec<IpNet>,
+    pub deny: Vec<Clients>,
     /// Connections at once; 0 means no limit.
     pub max_connections: usize,
     /// Connections at once from one address (an IPv6 /64 counts as one); 0 means no limit.
@@ -84,7 +87,7 @@ pub struct Listener {
     /// Bytes a second of one connection in each direction; 0 means no limit.
     pub bandwidth: u64,
     /// Expect a PROXY header from these peers and refuse all others; `None` expects none.
-    pub proxy_from: Option<Vec<IpNet>>,
+    pub proxy_from: Option<Vec<Clients>>,
     /// Keepalive towards clients.
     pub keepalive: Option<Keepalive>,
     /// `TCP_USER_TIMEOUT` towards clients: how long sent data may stay unacknowledged.
@@ -96,6 +99,26 @@ pub struct Listener {
     pub reuse_port: bool,
     /// Accept connections to any address (TPROXY).
     pub transparent: bool,
+}
+
+/// Clients that a rule is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clients {
+    /// Those of a network. An IPv4 network written as an IPv6 one (`::ffff:10.0.0.0/104`) is IPv4.
+    Network(IpNet),
+    /// Those of this machine that come through a UNIX socket.
+    Unix,
+}
+
+impl Clients {
+    /// Whether a client is one of them; `None` is one without an address.
+    pub fn contain(self, client: Option<IpAddr>) -> bool {
+        match (self, client) {
+            (Self::Network(network), Some(ip)) => network.contains(&ip.to_canonical()),
+            (Self::Unix, None) => true,
+            _ => false,
+        }
+    }
 }
 
 /// A rule that sends connections by what their ClientHello says.
@@ -177,6 +200,18 @@ pub struct Server {
     pub backup: bool,
     /// Connections at once; 0 means no limit.
     pub max_connections: usize,
+    /// When its name has to stand for an address.
+    pub init: Init,
+}
+
+/// When the name of a server has to stand for an address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Init {
+    /// Before the configuration is put in force.
+    #[default]
+    Now,
+    /// Sometime; the server is down until then.
+    Later,
 }
 
 /// Where a server is. A name stays a name: it is resolved while the proxy runs.
@@ -262,7 +297,10 @@ pub enum CheckKind {
     /// A connection can be made.
     Connect,
     /// The server answers a ClientHello with a ServerHello or an alert.
-    Tls,
+    Tls {
+        /// The name that is asked for; `None` is the host name of the server's address, if it has one.
+        sni: Option<String>,
+    },
     /// The server's answer to `send` contains `expect`.
     Exchange {
         /// What is sent; may be empty for servers that speak first.
@@ -304,6 +342,7 @@ impl Default for Listener {
             to: None,
             routes: Vec::new(),
             hello_timeout: Duration::from_secs(5),
+            hello_wait: Duration::from_secs(5),
             allow: Vec::new(),
             deny: Vec::new(),
             max_connections: 0,
@@ -388,6 +427,7 @@ impl Config {
             weight: 1,
             backup: false,
             max_connections: 0,
+            init: Init::default(),
         });
         let pool = Pool {
             servers: servers.collect(),
@@ -408,6 +448,52 @@ impl Config {
 
 /// What the one listener and the one pool of [`Config::simple`] are called.
 pub const DEFAULT_NAME: &str = "default";
+
+impl FromStr for Clients {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if matches!(text, "unix" | "unix:") {
+            return Ok(Self::Unix);
+        }
+        let network = match text.parse::<IpAddr>() {
+            Ok(address) => Ok(IpNet::from(address)),
+            Err(_) => text.parse::<IpNet>(),
+        };
+        let wrong = |_| {
+            format!(
+                "{text:?} is no network (write 10.0.0.0/8, an address, or unix for UNIX sockets)"
+            )
+        };
+        network
+            .map(|net| Self::Network(canonical(net)))
+            .map_err(wrong)
+    }
+}
+
+impl fmt::Display for Clients {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Network(network) => network.fmt(f),
+            Self::Unix => f.write_str("unix"),
+        }
+    }
+}
+
+/// The network as it is compared with addresses: without host bits, and IPv4 if it is within
+/// `::ffff:0:0/96`.
+fn canonical(network: IpNet) -> IpNet {
+    let network = network.trunc();
+    match (
+        network.addr().to_canonical(),
+        network.prefix_len().checked_sub(96),
+    ) {
+        (v4 @ IpAddr::V4(_), Some(prefix)) if network.addr().is_ipv6() => {
+            IpNet::new(v4, prefix).unwrap_or(network)
+        }
+        _ => network,
+    }
+}
 
 impl FromStr for Upstream {
     type Err = String;
@@ -444,12 +530,17 @@ impl FromStr for Upstream {
                 "{text:?} is no address (write an IPv6 address in brackets)"
             ));
         }
-        let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
-        if host.len() > 253 || !host.chars().all(is_name) {
+        if !is_host_name(host) {
             return Err(format!("{host:?} is not a host name"));
         }
         Ok(Self::Name(host.to_owned(), port))
     }
+}
+
+/// Whether a name can be looked up, and asked for in a ClientHello.
+fn is_host_name(name: &str) -> bool {
+    let is_of_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+    (1..=253).contains(&name.len()) && name.chars().all(is_of_name)
 }
 
 impl fmt::Display for Upstream {
@@ -465,6 +556,40 @@ impl fmt::Display for Upstream {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ipv4_written_as_ipv6_is_ipv4() {
+        for (text, expected) in [
+            ("::ffff:10.0.0.7", "10.0.0.7/32"),
+            ("::ffff:10.1.2.3/104", "10.0.0.0/8"),
+            ("::ffff:0:0/96", "0.0.0.0/0"),
+            ("::/0", "::/0"),
+            ("::ffff:10.0.0.7/64", "::/64"),
+            ("10.1.2.3/8", "10.0.0.0/8"),
+            ("unix:", "unix"),
+        ] {
+            let clients: Clients = text.parse().unwrap();
+            assert_eq!(clients.to_string(), expected, "{text}");
+        }
+        for text in [
+            "10.0.0.0/33",
+            "::ffff:1.2.3.4/129",
+            "localhost",
+            "unix:/path",
+            "",
+        ] {
+            assert!(text.parse::<Clients>().is_err(), "{text}");
+        }
+        let ten: Clients = "::ffff:10.0.0.0/104".parse().unwrap();
+        for (client, expected) in [
+            ("10.9.9.9", true),
+            ("::ffff:10.9.9.9", true),
+            ("::1", false),
+        ] {
+            assert_eq!(ten.contain(client.parse().ok()), expected, "{client}");
+        }
+        assert!(!ten.contain(None));
+    }
 
     #[test]
     fn upstreams_are_read_as_documented() {

@@ -9,8 +9,8 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 use zhaul_sys::setsockopt::{self, IntOption};
 
+use crate::addresses::Endpoint;
 use crate::config::{Keepalive, Listener, Pool, Source};
-use crate::server::Endpoint;
 
 /// Begins to connect; whether it has succeeded shows when the socket is writable.
 ///

@@ -6,6 +6,7 @@ mod checks;
 mod metrics;
 mod names;
 
+use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -13,13 +14,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use zhaul_service::Listener;
 
 pub(crate) use names::resolve_all;
 
+use crate::config::Upstream;
 use crate::mailbox::Letter;
+use crate::pool::Pool;
 use crate::proxy::{Shared, Stop};
+use crate::server::Server;
 
 /// How long accepting rests after an error.
 const REST: Duration = Duration::from_millis(100);
@@ -52,21 +56,61 @@ pub(crate) fn run(
     Ok(())
 }
 
-/// Checks servers and resolves names, anew for each configuration.
+/// Has each server checked, and its name looked up, by tasks of its own. They go on over reloads, and
+/// end by themselves when their server is gone.
 async fn look_after(shared: Arc<Shared>) {
     let mut reloads = shared.reloads.subscribe();
+    let (mut checking, mut resolving) = (PerServer::default(), PerServer::default());
     loop {
         let site = shared.site.load_full();
-        let mut tasks = JoinSet::new();
-        for pool in site.pools.values() {
-            checks::start(&mut tasks, &shared, pool);
-            names::start(&mut tasks, pool);
+        for server in site.pools.values().flat_map(|pool| &pool.servers) {
+            checking.ensure(server, |server| {
+                checks::keep_checking(Arc::clone(&shared), server)
+            });
+            if matches!(server.address, Upstream::Name(..)) {
+                resolving.ensure(server, |server| {
+                    names::keep_resolving(Arc::clone(&shared), server)
+                });
+            }
         }
         if reloads.changed().await.is_err() {
             return;
         }
-        // Dropping the set ends its tasks.
     }
+}
+
+/// A task for each server.
+#[derive(Default)]
+struct PerServer {
+    tasks: JoinSet<()>,
+    known: HashMap<*const Server, AbortHandle>,
+}
+
+impl PerServer {
+    /// Starts the task of a server, unless it has one.
+    fn ensure<F: Future<Output = ()> + 'static>(
+        &mut self,
+        server: &Arc<Server>,
+        task: impl FnOnce(Arc<Server>) -> F,
+    ) {
+        while self.tasks.try_join_next().is_some() {}
+        // A task keeps its server while it runs, so no other has the same place in memory.
+        self.known.retain(|_, task| !task.is_finished());
+        self.known
+            .entry(Arc::as_ptr(server))
+            .or_insert_with(|| self.tasks.spawn_local(task(Arc::clone(server))));
+    }
+}
+
+/// The pool that a server is in, and its place there, by the configuration in force.
+fn pool_of(shared: &Shared, server: &Arc<Server>) -> Option<(Arc<Pool>, usize)> {
+    let site = shared.site.load();
+    let pool = site.pools.get(&server.pool)?;
+    let index = pool
+        .servers
+        .iter()
+        .position(|other| Arc::ptr_eq(other, server))?;
+    Some((Arc::clone(pool), index))
 }
 
 /// Waits for the end, and sees to it that draining has one.
@@ -90,19 +134,26 @@ async fn end(shared: &Shared) {
     let _ = stop.wait_for(|stop| *stop == Stop::Done).await;
 }
 
-/// Accepts for ever, and talks to a bounded number at a time.
+/// Accepts for ever, and talks to a bounded number at a time: when there are more, the oldest has had
+/// its time. So nobody who is slow, or silent, holds up others.
 async fn converse<T, F: Future<Output = ()> + 'static>(
     accept: impl AsyncFn() -> io::Result<T>,
     talk: impl Fn(T) -> F,
 ) {
     let mut conversations = JoinSet::new();
+    let mut by_age: VecDeque<AbortHandle> = VecDeque::new();
     loop {
-        while conversations.len() >= MAX_CONVERSATIONS {
-            conversations.join_next().await;
-        }
-        while conversations.try_join_next().is_some() {}
         match accept().await {
-            Ok(stream) => drop(conversations.spawn_local(talk(stream))),
+            Ok(stream) => {
+                while conversations.try_join_next().is_some() {}
+                by_age.retain(|conversation| !conversation.is_finished());
+                if by_age.len() >= MAX_CONVERSATIONS
+                    && let Some(oldest) = by_age.pop_front()
+                {
+                    oldest.abort();
+                }
+                by_age.push_back(conversations.spawn_local(talk(stream)));
+            }
             Err(e) => {
                 tracing::warn!("cannot accept an administrator's connection: {e}");
                 tokio::time::sleep(REST).await;

@@ -3,6 +3,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::session::{CAUSES, OTHER, REFUSED};
+
 /// Counts of one server.
 #[derive(Debug, Default)]
 pub(crate) struct ServerCounts {
@@ -62,6 +64,8 @@ pub(crate) struct ListenerCounts {
     refused: AtomicU64,
     to_server: AtomicU64,
     to_client: AtomicU64,
+    /// How they ended, in the order of [`CAUSES`].
+    ended: [AtomicU64; CAUSES.len()],
 }
 
 /// The same, at one moment.
@@ -79,12 +83,26 @@ pub(crate) struct ListenerTotals {
 
 impl ListenerCounts {
     pub(crate) fn arrived(&self, let_in: bool) {
-        let count = if let_in {
-            &self.accepted
+        if let_in {
+            self.accepted.fetch_add(1, Ordering::Relaxed);
         } else {
-            &self.refused
-        };
-        count.fetch_add(1, Ordering::Relaxed);
+            self.refused();
+            self.ended(REFUSED);
+        }
+    }
+
+    /// Takes in how a connection from a client ended, by a word of [`CAUSES`].
+    pub(crate) fn ended(&self, cause: &str) {
+        let place = |word: &str| CAUSES.iter().position(|&other| other == word);
+        if let Some(place) = place(cause).or_else(|| place(OTHER)) {
+            self.ended[place].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How many ended by each cause.
+    pub(crate) fn causes(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        CAUSES.into_iter().zip(self.ended.iter().map(read))
     }
 
     /// One that was let in turned out to be from somebody who may not come.

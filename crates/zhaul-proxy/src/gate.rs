@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use ipnet::IpNet;
 use zhaul_service::counted_address;
 
-use crate::config;
+use crate::config::{self, Clients};
 use crate::counts::ListenerCounts;
 
 /// What is open, over all listeners and reloads.
@@ -22,7 +22,7 @@ pub(crate) struct Door {
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
     open: AtomicUsize,
-    by_source: Mutex<HashMap<IpAddr, usize>>,
+    by_source: Mutex<HashMap<Client, usize>>,
     /// Whether the configuration in force has a limit on one source's connections.
     counts_sources: AtomicBool,
     tokens: Mutex<Tokens>,
@@ -34,8 +34,49 @@ pub(crate) struct Gate {
 pub(crate) struct Admission {
     door: Arc<Door>,
     gate: Arc<Gate>,
-    source: Option<IpAddr>,
+    source: Option<Client>,
 }
+
+/// A client as rules and limits see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Client {
+    /// On the network.
+    Ip(IpAddr),
+    /// A program on this machine, and the user that it runs as.
+    Unix { user: u32 },
+}
+
+impl Client {
+    /// The client of this address; one without comes through the UNIX socket `fd`.
+    pub(crate) fn new(ip: Option<IpAddr>, fd: &OwnedFd) -> Self {
+        match ip {
+            Some(ip) => Self::Ip(ip),
+            None => {
+                let credentials = rustix::net::sockopt::socket_peercred(fd);
+                let user = credentials.map_or(NOBODY, |c| c.uid.as_raw());
+                Self::Unix { user }
+            }
+        }
+    }
+
+    const fn ip(self) -> Option<IpAddr> {
+        match self {
+            Self::Ip(ip) => Some(ip),
+            Self::Unix { .. } => None,
+        }
+    }
+
+    /// What stands for everybody who is counted together with it.
+    fn counted(self) -> Self {
+        match self {
+            Self::Ip(ip) => Self::Ip(counted_address(ip)),
+            user => user,
+        }
+    }
+}
+
+/// The user that nobody is.
+const NOBODY: u32 = u32::MAX;
 
 /// Why somebody is not let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +91,7 @@ impl Refused {
     pub(crate) const fn why(self) -> &'static str {
         match self {
             Self::Rule => "its address is not allowed",
-            Self::Source => "its address has too many connections",
+            Self::Source => "its address or user has too many connections",
         }
     }
 }
@@ -109,26 +150,25 @@ impl Gate {
         self.counts_sources.store(on, Ordering::Relaxed);
     }
 
-    fn by_source(&self) -> std::sync::MutexGuard<'_, HashMap<IpAddr, usize>> {
+    fn by_source(&self) -> std::sync::MutexGuard<'_, HashMap<Client, usize>> {
         self.by_source
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Whether the address may come at all.
-fn permits(config: &config::Listener, address: IpAddr) -> bool {
-    let ip = address.to_canonical();
-    let listed = |networks: &[IpNet]| networks.iter().any(|net| net.contains(&ip));
+/// Whether the client may come at all.
+fn permits(config: &config::Listener, client: Client) -> bool {
+    let listed = |list: &[Clients]| list.iter().any(|some| some.contain(client.ip()));
     (config.allow.is_empty() || listed(&config.allow)) && !listed(&config.deny)
 }
 
 impl Admission {
-    /// Whether this client may stay: by the rules, and by how many its address has already.
+    /// Whether this client may stay: by the rules, and by how many its source has already.
     pub(crate) fn judge(
         &mut self,
         config: &config::Listener,
-        client: IpAddr,
+        client: Client,
     ) -> Result<(), Refused> {
         if !permits(config, client) {
             return Err(Refused::Rule);
@@ -138,12 +178,12 @@ impl Admission {
 
     /// Counts this client among the connections of its source, if somebody asks for that count and
     /// it is not among them already; not beyond `max` (0 is no limit).
-    pub(crate) fn count(&mut self, max: usize, client: IpAddr) -> Result<(), Refused> {
+    pub(crate) fn count(&mut self, max: usize, client: Client) -> Result<(), Refused> {
         let is_asked_for = max > 0 || self.gate.counts_sources.load(Ordering::Relaxed);
         if !is_asked_for || self.source.is_some() {
             return Ok(());
         }
-        let source = counted_address(client);
+        let source = client.counted();
         let mut by_source = self.gate.by_source();
         let count = by_source.entry(source).or_insert(0);
         if max > 0 && *count >= max {
@@ -228,8 +268,35 @@ mod tests {
             ("192.0.2.1", false),
             ("2001:db8::1", true),
         ] {
-            assert_eq!(permits(&listener, ip(address)), expected, "{address}");
+            let client = Client::Ip(ip(address));
+            assert_eq!(permits(&listener, client), expected, "{address}");
         }
+        assert!(!permits(&listener, Client::Unix { user: 0 }));
+    }
+
+    #[test]
+    fn clients_of_unix_sockets_are_meant_by_a_word() {
+        let unix = Client::Unix { user: 0 };
+        let word = vec!["unix".parse().unwrap()];
+        let networks: Vec<Clients> = ["0.0.0.0/0", "::/0"].map(|n| n.parse().unwrap()).to_vec();
+        for (allow, deny, expected) in [
+            (&[][..], &[][..], true),
+            (&networks, &[], false),
+            (&word, &[], true),
+            (&[], &word, false),
+            (&[], &networks, true),
+        ] {
+            let (allow, deny) = (allow.to_vec(), deny.to_vec());
+            let rules = config::Listener {
+                allow,
+                deny,
+                ..config()
+            };
+            assert_eq!(permits(&rules, unix), expected, "{rules:?}");
+        }
+        let allow = word;
+        let rules = config::Listener { allow, ..config() };
+        assert!(!permits(&rules, Client::Ip(ip("127.0.0.1"))));
     }
 
     #[test]
@@ -240,18 +307,24 @@ mod tests {
             max_connections_per_source: 2,
             ..config()
         };
-        let admit = |address: &str| {
+        let admit = |client| {
             let mut admission = gate.enter(&door, 0, &listener).unwrap();
-            admission.judge(&listener, ip(address)).map(|()| admission)
+            admission.judge(&listener, client).map(|()| admission)
         };
-        let first = admit("192.0.2.1").unwrap();
-        let second = admit("192.0.2.1").unwrap();
-        assert_eq!(admit("192.0.2.1").unwrap_err(), Refused::Source);
-        let other = admit("192.0.2.2").unwrap();
-        assert!(gate.enter(&door, 0, &listener).is_none());
-        drop((first, second, other));
-        assert_eq!((gate.open(), door.open()), (0, 0));
-        assert!(gate.by_source().is_empty());
+        let at = |address| Client::Ip(ip(address));
+        for (one, another) in [
+            (at("192.0.2.1"), at("192.0.2.2")),
+            (Client::Unix { user: 7 }, Client::Unix { user: 8 }),
+        ] {
+            let first = admit(one).unwrap();
+            let second = admit(one).unwrap();
+            assert_eq!(admit(one).unwrap_err(), Refused::Source);
+            let other = admit(another).unwrap();
+            assert!(gate.enter(&door, 0, &listener).is_none());
+            drop((first, second, other));
+            assert_eq!((gate.open(), door.open()), (0, 0));
+            assert!(gate.by_source().is_empty());
+        }
     }
 
     #[test]
@@ -262,14 +335,14 @@ mod tests {
             ..config()
         });
         let mut old = gate.enter(&door, 0, &free).unwrap();
-        old.judge(&free, ip("192.0.2.1")).unwrap();
+        old.judge(&free, Client::Ip(ip("192.0.2.1"))).unwrap();
         assert!(gate.by_source().is_empty(), "nobody asks");
         gate.count_sources(true);
         for _ in 0..2 {
-            old.count(0, ip("192.0.2.1")).unwrap();
+            old.count(0, Client::Ip(ip("192.0.2.1"))).unwrap();
         }
         let mut new = gate.enter(&door, 0, &limited).unwrap();
-        let judged = new.judge(&limited, ip("192.0.2.1"));
+        let judged = new.judge(&limited, Client::Ip(ip("192.0.2.1")));
         assert_eq!(judged, Err(Refused::Source));
         drop((old, new));
         assert!(gate.by_source().is_empty());

@@ -19,6 +19,8 @@ pub struct Health {
     failures: u32,
     /// Counted out by failed connections until then.
     out_until: Option<Duration>,
+    /// Checks in a row that have passed since.
+    passed_since_out: u32,
     /// When it last came back; a server that was never away has nothing to be slow about.
     came_back: Option<Duration>,
     /// What the administrator wants.
@@ -55,6 +57,8 @@ pub enum Status {
     Out,
     /// The administrator lets it run empty.
     Drain,
+    /// Its name stands for no address.
+    Unresolved,
 }
 
 impl Status {
@@ -65,6 +69,7 @@ impl Status {
             Self::Down => "down",
             Self::Out => "out",
             Self::Drain => "drain",
+            Self::Unresolved => "unresolved",
         }
     }
 }
@@ -77,6 +82,7 @@ impl Default for Health {
             disagreeing: 0,
             failures: 0,
             out_until: None,
+            passed_since_out: 0,
             came_back: None,
             wish: Wish::Ready,
         }
@@ -86,9 +92,14 @@ impl Default for Health {
 impl Health {
     /// Takes in the result of an active check.
     pub fn checked(&mut self, passed: bool, check: &Check, now: Duration) -> Option<Change> {
+        self.passed_since_out = if passed {
+            self.passed_since_out.saturating_add(1)
+        } else {
+            0
+        };
         if passed == self.checked_up {
             self.disagreeing = 0;
-            return None;
+            return self.readmit(check, now);
         }
         self.disagreeing += 1;
         let needed = if passed { check.rise } else { check.fall };
@@ -98,14 +109,24 @@ impl Health {
         self.disagreeing = 0;
         self.checked_up = passed;
         if passed {
-            // Checks have the last word over connections that failed before.
-            self.failures = 0;
-            self.out_until = None;
-            self.came_back = Some(now);
-            Some(Change::CameUp)
+            Some(self.come_back(now))
         } else {
             Some(Change::WentDown)
         }
+    }
+
+    /// Checks have the last word over connections that failed before: as many of them as bring a
+    /// server up end its time out, too.
+    fn readmit(&mut self, check: &Check, now: Duration) -> Option<Change> {
+        self.out_until?;
+        (self.passed_since_out >= check.rise).then(|| self.come_back(now))
+    }
+
+    fn come_back(&mut self, now: Duration) -> Change {
+        self.failures = 0;
+        self.out_until = None;
+        self.came_back = Some(now);
+        Change::CameUp
     }
 
     /// There are no checks any more: what the last ones said holds no longer. True if the server
@@ -125,7 +146,8 @@ impl Health {
         }
     }
 
-    /// Takes in that a connection was made, or that it failed.
+    /// Takes in that a connection was made, or that it failed. Without `passive` nothing follows from
+    /// that: there is no such rule, or nobody to go to instead.
     pub fn connected(
         &mut self,
         made: bool,
@@ -135,11 +157,8 @@ impl Health {
         let passive = passive?;
         if made {
             self.failures = 0;
-            let was_out = self.out_until.take().is_some();
-            if was_out {
-                self.came_back = Some(now);
-            }
-            return was_out.then_some(Change::CameUp);
+            let was_out = self.out_until.is_some();
+            return was_out.then(|| self.come_back(now));
         }
         self.failures = self.failures.saturating_add(1);
         if self.failures < passive.failures {
@@ -147,6 +166,7 @@ impl Health {
         }
         // If the one that tries after its time out fails too, it is out again at once.
         let was_out = self.out_until.is_some();
+        self.passed_since_out = 0;
         self.out_until = Some(now + passive.out_for);
         (!was_out).then_some(Change::WentDown)
     }
@@ -290,6 +310,20 @@ mod tests {
         for _ in 0..2 {
             health.checked(true, &check(), NOW);
         }
+        assert_eq!(health.status(NOW), Status::Up);
+    }
+
+    #[test]
+    fn checks_that_pass_end_the_time_out_of_a_server_that_was_never_down() {
+        let mut health = Health::default();
+        health.connected(false, Some(&PASSIVE), NOW);
+        health.connected(false, Some(&PASSIVE), NOW);
+        let told = [true, false, true, true, true];
+        let changes = told.map(|passed| health.checked(passed, &check(), NOW));
+        assert_eq!(changes, [None, None, None, Some(Change::CameUp), None]);
+        assert_eq!(health.status(NOW), Status::Up);
+        // And it takes as many failures as before to count it out again.
+        assert_eq!(health.connected(false, Some(&PASSIVE), NOW), None);
         assert_eq!(health.status(NOW), Status::Up);
     }
 

@@ -10,6 +10,7 @@
 //! shared state.
 #![forbid(unsafe_code)]
 
+mod addresses;
 pub mod balance;
 pub mod client_hello;
 pub mod config;

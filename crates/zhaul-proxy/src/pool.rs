@@ -9,7 +9,7 @@ use zhaul::relay::RelayOptions;
 
 use crate::balance::{Balancer, Candidate, Choice, Turns};
 use crate::config::{self, WhenDown};
-use crate::health::Status;
+use crate::health::{Change, Status};
 use crate::mailbox::{Letter, Mailbox};
 use crate::server::Server;
 
@@ -157,17 +157,45 @@ impl Pool {
         let of = |(index, server): (usize, &Arc<Server>)| {
             let config = &self.config.servers[index];
             let health = server.health();
+            let share = health.share(server.weight(config), slow_start, now);
+            let is_up = health.status(now) == Status::Up;
+            drop(health);
             Candidate {
-                share: health.share(server.weight(config), slow_start, now),
+                share,
                 connections: server.connections(),
                 max_connections: config.max_connections,
-                up: health.status(now) == Status::Up && !server.endpoints().is_empty(),
+                up: is_up && server.is_resolved(),
                 backup: config.backup,
                 tried: tried.contains(&index),
                 identity: server.identity,
             }
         };
-        self.servers.iter().enumerate().map(of).collect()
+        let mut candidates: Vec<_> = self.servers.iter().enumerate().map(of).collect();
+        let stands = |c: &Candidate| c.up && c.share > 0 && !c.tried;
+        if self.config.when_down == WhenDown::Close && !candidates.iter().any(stands) {
+            // With nobody else to go to, one that failed connections counted out is better than none.
+            for (candidate, server) in candidates.iter_mut().zip(&self.servers) {
+                candidate.up |= server.status(now) == Status::Out;
+            }
+        }
+        candidates
+    }
+
+    /// Takes in how connecting to a server went, and tells those who wait if it came up. The last one
+    /// standing is not counted out: nobody would be served any sooner.
+    pub(crate) fn connected(self: &Arc<Self>, index: usize, made: bool, now: Duration) {
+        let stands = |(other, server): (usize, &Arc<Server>)| {
+            let weight = server.weight(&self.config.servers[other]);
+            other != index && weight > 0 && server.status(now) == Status::Up
+        };
+        let may_go = made
+            || self.config.when_down == WhenDown::Queue
+            || self.servers.iter().enumerate().any(stands);
+        let passive = self.config.passive.as_ref().filter(|_| may_go);
+        let change = self.servers[index].connected(made, passive, now);
+        if change == Some(Change::CameUp) {
+            self.call_all();
+        }
     }
 
     /// When the next server that failed connections counted out may be tried again, which nobody

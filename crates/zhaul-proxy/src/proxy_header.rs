@@ -3,11 +3,15 @@
 //! Parsing works on the bytes that have arrived so far and says how many of them are the header, so
 //! that nothing behind it is taken from the stream. TLVs of version 2 are kept and passed on, except
 //! those that are about the bytes of the header itself (CRC32C, NOOP).
+//!
+//! A header that introduces no client has nothing else to say either: what stands in the block of a
+//! `LOCAL`, of a UNIX or unspecified address family, or behind `UNKNOWN`, is skipped unread, as the
+//! specification asks.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+use ppp::v1;
 use ppp::v2::{self, Builder, Command, Protocol, Type, Version};
-use ppp::{PartialResult, v1};
 
 use crate::config::ProxyVersion;
 
@@ -34,20 +38,26 @@ pub struct Addresses {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Parsed {
     /// The beginning of a header, so far.
-    Incomplete,
+    Incomplete {
+        /// Bytes, at least one, without which it cannot be whole.
+        more: usize,
+    },
     /// A header of so many bytes.
     Header(Introduction, usize),
     /// No header, or one with a mistake.
     Malformed(String),
 }
 
-/// The longest header that is taken. Version 1 ends at 107 bytes; version 2 could have 64 KiB of TLVs,
-/// of which a few hundred bytes are seen in practice.
-pub const MAX_BYTES: usize = 4096;
+/// The longest header there is: one of version 2.
+pub const MAX_BYTES: usize = FIXED_BYTES + u16::MAX as usize;
+
+/// Of a header of version 2, what is there in any case: signature, command, family, length.
+const FIXED_BYTES: usize = 16;
 
 /// The longest line of version 1, with its CR LF.
 const MAX_LINE: usize = 107;
 const V1_PREFIX: &[u8] = b"PROXY ";
+const V1_UNKNOWN: &[u8] = b"PROXY UNKNOWN";
 
 /// Reads the header at the beginning of `stream`.
 pub fn parse(stream: &[u8]) -> Parsed {
@@ -69,11 +79,14 @@ fn parse_v1(stream: &[u8]) -> Parsed {
     let window = &stream[..stream.len().min(MAX_LINE)];
     let Some(end) = window.windows(2).position(|pair| pair == b"\r\n") else {
         return match stream.len() {
-            0..MAX_LINE => Parsed::Incomplete,
+            0..MAX_LINE => Parsed::Incomplete { more: 1 },
             _ => Parsed::Malformed(format!("its line is longer than {MAX_LINE} bytes")),
         };
     };
     let line = &stream[..end + 2];
+    if line.starts_with(V1_UNKNOWN) {
+        return Parsed::Header(Introduction::default(), line.len());
+    }
     let header = match v1::Header::try_from(line) {
         Ok(header) => header,
         Err(error) => return Parsed::Malformed(sentence(&error)),
@@ -97,47 +110,61 @@ fn parse_v1(stream: &[u8]) -> Parsed {
 }
 
 fn parse_v2(stream: &[u8]) -> Parsed {
-    if let Some(&[high, low]) = stream.get(14..16) {
-        let length = 16 + usize::from(u16::from_be_bytes([high, low]));
-        if length > MAX_BYTES {
-            return Parsed::Malformed(format!(
-                "it has {length} bytes ({MAX_BYTES} are the most that is taken)"
-            ));
+    let Some(&[version_and_command, family_and_protocol, high, low]) = stream.get(12..FIXED_BYTES)
+    else {
+        return Parsed::Incomplete {
+            more: FIXED_BYTES - stream.len(),
+        };
+    };
+    let length = FIXED_BYTES + usize::from(u16::from_be_bytes([high, low]));
+    let introduces_nobody = match (version_and_command, family_and_protocol) {
+        (LOCAL, _) | (PROXY, UNSPECIFIED | UNIX_STREAM) => true,
+        (PROXY, TCP4 | TCP6) => false,
+        (PROXY, _) => {
+            let what = "its address family or protocol is none of TCP, UNIX or unspecified";
+            return Parsed::Malformed(format!("{what} ({family_and_protocol:#04x})"));
         }
+        _ => {
+            let what = "its version or command is unknown";
+            return Parsed::Malformed(format!("{what} ({version_and_command:#04x})"));
+        }
+    };
+    let Some(header) = stream.get(..length) else {
+        return Parsed::Incomplete {
+            more: length - stream.len(),
+        };
+    };
+    if introduces_nobody {
+        return Parsed::Header(Introduction::default(), length);
     }
-    let parsed = v2::Header::try_from(stream);
-    if parsed.is_incomplete() {
-        return Parsed::Incomplete;
-    }
-    let header = match parsed {
+    let header = match v2::Header::try_from(header) {
         Ok(header) => header,
         Err(error) => return Parsed::Malformed(sentence(&error)),
     };
-    let stream_of_bytes = matches!(header.protocol, Protocol::Stream | Protocol::Unspecified);
-    if header.command == Command::Proxy && !stream_of_bytes {
-        return Parsed::Malformed("it is about datagrams".to_owned());
-    }
-    let addresses = match (header.command, header.addresses) {
-        (Command::Proxy, v2::Addresses::IPv4(ip)) => Some(Addresses {
+    let addresses = match header.addresses {
+        v2::Addresses::IPv4(ip) => Some(Addresses {
             source: (ip.source_address, ip.source_port).into(),
             destination: (ip.destination_address, ip.destination_port).into(),
         }),
-        (Command::Proxy, v2::Addresses::IPv6(ip)) => Some(Addresses {
+        v2::Addresses::IPv6(ip) => Some(Addresses {
             source: (ip.source_address, ip.source_port).into(),
             destination: (ip.destination_address, ip.destination_port).into(),
         }),
-        _ => None,
+        v2::Addresses::Unix(_) | v2::Addresses::Unspecified => None,
     };
-    // Without addresses the TLVs begin where addresses would.
-    let tlvs = match header.addresses {
-        v2::Addresses::Unspecified => header.as_bytes().get(16..).unwrap_or_default(),
-        _ => header.tlv_bytes(),
-    };
-    match kept(tlvs) {
-        Ok(tlvs) => Parsed::Header(Introduction { addresses, tlvs }, header.len()),
+    match kept(header.tlv_bytes()) {
+        Ok(tlvs) => Parsed::Header(Introduction { addresses, tlvs }, length),
         Err(why) => Parsed::Malformed(why),
     }
 }
+
+// Version 2 with its two commands, and the families with their protocols, as they stand in a header.
+const LOCAL: u8 = 0x20;
+const PROXY: u8 = 0x21;
+const UNSPECIFIED: u8 = 0x00;
+const TCP4: u8 = 0x11;
+const TCP6: u8 = 0x21;
+const UNIX_STREAM: u8 = 0x31;
 
 /// The TLVs to be passed on.
 fn kept(tlvs: &[u8]) -> Result<Vec<u8>, String> {
@@ -195,12 +222,17 @@ fn write_v2(addresses: Option<Addresses>, tlvs: &[u8]) -> Vec<u8> {
             Protocol::Stream,
             (source, destination),
         ),
-        // The connection is the client's all the same, so this is no LOCAL.
-        None => Builder::with_addresses(
-            Version::Two | Command::Proxy,
-            Protocol::Unspecified,
-            v2::Addresses::Unspecified,
-        ),
+        // There are receivers, HAProxy among them, that take PROXY with an unspecified family for a
+        // mistake; nobody reads TLVs of a LOCAL.
+        None => {
+            return Builder::with_addresses(
+                Version::Two | Command::Local,
+                Protocol::Unspecified,
+                v2::Addresses::Unspecified,
+            )
+            .build()
+            .expect("sixteen bytes are few enough");
+        }
     };
     built
         .write_payload(tlvs)
@@ -285,12 +317,10 @@ mod tests {
         for (version, introduction) in examples() {
             let header = write(version, &introduction);
             for cut in 0..header.len() {
-                assert_eq!(
-                    parse(&header[..cut]),
-                    Parsed::Incomplete,
-                    "{:?}",
-                    &header[..cut]
-                );
+                let Parsed::Incomplete { more } = parse(&header[..cut]) else {
+                    panic!("{:?}", &header[..cut]);
+                };
+                assert!((1..=header.len() - cut).contains(&more), "{cut}: {more}");
             }
         }
     }
@@ -302,10 +332,6 @@ mod tests {
             write(ProxyVersion::V1, &v4),
             b"PROXY TCP4 192.168.0.1 192.168.0.11 56324 443\r\n"
         );
-        let Parsed::Header(unknown, 31) = parse(b"PROXY UNKNOWN ff:: ff:: 65 65\r\nx") else {
-            panic!("UNKNOWN with addresses");
-        };
-        assert_eq!(unknown, Introduction::default());
     }
 
     #[test]
@@ -319,11 +345,17 @@ mod tests {
             b"PROXY TCP5 1 2 3 4\r\n",
             b"PROXY TCP4 192.168.0.1 192.168.0.11 1 2 3\r\n",
             b"proxy TCP4 192.168.0.1 192.168.0.11 1 2\r\n",
-            &[b"PROXY UNKNOWN "[..].to_vec(), vec![b'x'; 200]].concat(),
+            &[
+                b"PROXY UNKNOWN "[..].to_vec(),
+                vec![b'x'; 92],
+                b"\r\n".to_vec(),
+            ]
+            .concat(),
             b"\r\n\r\n\0\r\nQUIT\n\x11\x11\0\x0c12bytes.....",
             b"\r\n\r\n\0\r\nQUIT\n\x21\x12\0\x0cdatagram....",
             b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x04four",
-            b"\r\n\r\n\0\r\nQUIT\n\x21\x11\xff\xff",
+            b"\r\n\r\n\0\r\nQUIT\n\x22\x11\0\x0c12bytes.....",
+            b"\r\n\r\n\0\r\nQUIT\n\x21\x41\0\x0c12bytes.....",
             // A TLV that says to be longer than the header.
             b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0f12bytes.....\x02\0\x01",
         ] {
@@ -335,13 +367,56 @@ mod tests {
         }
     }
 
+    /// As the specification has it: whatever stands in the block is not looked at.
     #[test]
-    fn a_local_connection_has_no_addresses() {
-        let stream = b"\r\n\r\n\0\r\nQUIT\n\x20\x11\0\x0c12bytes.....";
-        assert_eq!(
-            parse(stream),
-            Parsed::Header(Introduction::default(), stream.len())
-        );
+    fn headers_that_introduce_nobody_are_taken_whatever_else_they_say() {
+        let v2 = |command: u8, family: u8, block: &[u8]| {
+            let length = (block.len() as u16).to_be_bytes();
+            [v2::PROTOCOL_PREFIX, &[command, family], &length, block].concat()
+        };
+        let addresses = b"12bytes.....";
+        let v1 = |rest: &[u8]| [b"PROXY UNKNOWN", rest, b"\r\n"].concat();
+        for header in [
+            v2(LOCAL, 0, b""),
+            v2(LOCAL, TCP4, addresses),
+            v2(LOCAL, TCP4, b""),
+            v2(LOCAL, TCP6, b""),
+            v2(LOCAL, 0, addresses),
+            v2(LOCAL, TCP4, b"12345"),
+            v2(LOCAL, TCP4, &[addresses, &b"\x02\xff\xff"[..]].concat()),
+            v2(LOCAL, 0xf0, b"abcd"),
+            v2(LOCAL, 0xff, &[7; 65_535]),
+            v2(PROXY, UNSPECIFIED, b""),
+            v2(PROXY, UNSPECIFIED, addresses),
+            v2(PROXY, UNSPECIFIED, b"\x02\0\x01a"),
+            v2(PROXY, UNIX_STREAM, &[0; 216]),
+            v2(PROXY, UNIX_STREAM, b"short"),
+            v1(b""),
+            v1(b" ff:: ff:: 65 65"),
+            v1(b" \xff\xfe"),
+            v1(b" \0\r \n"),
+            v1(&[b'x'; 92]),
+        ] {
+            let stream = [&header[..], b"behind"].concat();
+            let expected = Parsed::Header(Introduction::default(), header.len());
+            assert_eq!(
+                parse(&stream),
+                expected,
+                "{:?}",
+                &header[..header.len().min(40)]
+            );
+        }
+    }
+
+    #[test]
+    fn a_client_without_an_address_is_a_local_one() {
+        let with_tlvs = Introduction {
+            addresses: None,
+            tlvs: vec![0x02, 0, 1, b'a'],
+        };
+        let expected = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
+        assert_eq!(write(ProxyVersion::V2, &with_tlvs), expected);
+        assert_eq!(write(ProxyVersion::V1, &with_tlvs), b"PROXY UNKNOWN\r\n");
     }
 
     #[test]

@@ -3,14 +3,13 @@
 //! It outlives the configuration that named it: after a reload a server with the same pool, name
 //! and address goes on with its health, its connections and its counts.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
+use crate::addresses::{Addresses, Endpoint};
 use crate::balance;
 use crate::config::{self, Upstream};
 use crate::counts::ServerCounts;
@@ -23,10 +22,9 @@ pub(crate) struct Server {
     pub(crate) name: String,
     pub(crate) address: Upstream,
     pub(crate) identity: u64,
-    /// What the address stands for now; empty while a name does not resolve.
-    endpoints: ArcSwap<Vec<Endpoint>>,
+    addresses: ArcSwap<Addresses>,
     /// Which of them is next.
-    next_endpoint: AtomicUsize,
+    turn: AtomicUsize,
     health: Mutex<Health>,
     connections: AtomicUsize,
     /// The administrator's weight, or [`AS_CONFIGURED`].
@@ -34,17 +32,7 @@ pub(crate) struct Server {
     pub(crate) counts: ServerCounts,
 }
 
-/// Addresses of one name that are tried before it is the server's fault.
-pub(crate) const MOST_ADDRESSES: usize = 4;
-
 const AS_CONFIGURED: u32 = u32::MAX;
-
-/// Something that can be connected to.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Endpoint {
-    Tcp(SocketAddr),
-    Unix(PathBuf),
-}
 
 impl Server {
     pub(crate) fn new(pool: &str, config: &config::Server) -> Self {
@@ -58,8 +46,8 @@ impl Server {
             name: config.name.clone(),
             address: config.address.clone(),
             identity: balance::identity(&config.name),
-            endpoints: ArcSwap::from_pointee(endpoints),
-            next_endpoint: AtomicUsize::new(0),
+            addresses: ArcSwap::from_pointee(Addresses::new(endpoints, &Addresses::default())),
+            turn: AtomicUsize::new(0),
             health: Mutex::default(),
             connections: AtomicUsize::new(0),
             weight: AtomicU32::new(AS_CONFIGURED),
@@ -72,31 +60,40 @@ impl Server {
         !matches!(self.address, Upstream::Unix(_))
     }
 
-    /// Whose turn it is among the addresses that a name stands for.
-    pub(crate) fn turn(&self) -> usize {
-        self.next_endpoint.fetch_add(1, Ordering::Relaxed)
+    /// The addresses to be tried, one after the other; none while its name does not resolve. Trying
+    /// one takes `patience` at most.
+    pub(crate) fn addresses(&self, patience: Duration, now: Duration) -> Vec<Endpoint> {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        self.addresses.load().order(turn, patience, now)
     }
 
-    /// Where to connect when it is this turn.
-    pub(crate) fn endpoint(&self, turn: usize) -> Option<Endpoint> {
-        let endpoints = self.endpoints.load();
-        endpoints.get(turn.checked_rem(endpoints.len())?).cloned()
+    /// Takes in how one of its addresses is.
+    pub(crate) fn learn(&self, address: &Endpoint, is_good: bool, now: Duration) {
+        self.addresses.load().learn(address, is_good, now);
     }
 
-    /// All that the address stands for now.
-    pub(crate) fn endpoints(&self) -> Arc<Vec<Endpoint>> {
-        self.endpoints.load_full()
+    /// Whether there is an address to connect to.
+    pub(crate) fn is_resolved(&self) -> bool {
+        !self.addresses.load().is_empty()
     }
 
     /// Takes in what the name stands for; true if that is new.
-    pub(crate) fn resolved(&self, mut endpoints: Vec<Endpoint>) -> bool {
-        endpoints.sort();
-        endpoints.dedup();
-        let is_new = **self.endpoints.load() != endpoints;
+    pub(crate) fn resolved(&self, endpoints: Vec<Endpoint>) -> bool {
+        let before = self.addresses.load();
+        let addresses = Addresses::new(endpoints, &before);
+        let is_new = !addresses.are(&before);
         if is_new {
-            self.endpoints.store(Arc::new(endpoints));
+            self.addresses.store(Arc::new(addresses));
         }
         is_new
+    }
+
+    /// What it is now.
+    pub(crate) fn status(&self, now: Duration) -> Status {
+        match self.health().status(now) {
+            Status::Up | Status::Out if !self.is_resolved() => Status::Unresolved,
+            status => status,
+        }
     }
 
     pub(crate) fn health(&self) -> MutexGuard<'_, Health> {
@@ -143,10 +140,10 @@ impl Server {
     pub(crate) fn connected(
         &self,
         made: bool,
-        pool: &config::Pool,
+        passive: Option<&config::Passive>,
         now: Duration,
     ) -> Option<Change> {
-        let change = self.health().connected(made, pool.passive.as_ref(), now);
+        let change = self.health().connected(made, passive, now);
         self.report(change, "connections to it", now);
         change
     }
@@ -169,7 +166,7 @@ impl Server {
         match change {
             Some(Change::WentDown) => {
                 self.counts.went_down();
-                let word = match self.health().status(now) {
+                let word = match self.status(now) {
                     Status::Out => "counted out",
                     _ => "down",
                 };
@@ -196,6 +193,7 @@ mod tests {
                 weight: 5,
                 backup: false,
                 max_connections: 0,
+                init: config::Init::default(),
             },
         )
     }
@@ -212,17 +210,18 @@ mod tests {
     }
 
     #[test]
-    fn a_name_gives_its_addresses_in_turn() {
+    fn a_server_is_there_once_its_name_stands_for_something() {
         let server = server("db.example:1");
-        assert_eq!(server.endpoint(server.turn()), None);
+        let now = Duration::ZERO;
+        assert_eq!(server.status(now), Status::Unresolved);
         let tcp = |text: &str| Endpoint::Tcp(text.parse().unwrap());
         let both = [tcp("192.0.2.2:1"), tcp("192.0.2.1:1")];
         assert!(server.resolved(both.to_vec()));
         let mut order = both.clone();
         order.reverse();
         assert!(!server.resolved(order.to_vec()), "only the order differs");
-        let given = [0; 3].map(|_| server.endpoint(server.turn()));
-        assert_ne!(given[0], given[1]);
-        assert_eq!(given[0], given[2]);
+        assert_eq!(server.status(now), Status::Up);
+        server.health().wish = Wish::Drain;
+        assert_eq!(server.status(now), Status::Drain);
     }
 }

@@ -10,7 +10,9 @@ use zhaul::relay::{Ending, Relay, Stats};
 use zhaul_core::Errno;
 use zhaul_service::Peer;
 
-use crate::gate::Admission;
+use crate::addresses::Endpoint;
+use crate::connect::Failed;
+use crate::gate::{Admission, Client};
 use crate::pool::{Place, Pool};
 use crate::proxy_header::Introduction;
 use crate::site::Listener;
@@ -54,7 +56,7 @@ pub(crate) struct Session {
 pub(crate) enum Phase {
     /// The client has not said yet what has to be known.
     Hello {
-        /// It is reported when it has said so many bytes; 0 is as the kernel has it.
+        /// It is reported when it has said so many bytes.
         low_water: usize,
     },
     /// All servers are full.
@@ -63,14 +65,8 @@ pub(crate) enum Phase {
         since: Duration,
         ticket: u64,
     },
-    /// The server, on a UNIX socket, has no room in its backlog at the moment.
-    Knocking { place: Place, since: Duration },
     /// A connection to a server is being made.
-    Connecting {
-        place: Place,
-        server: OwnedFd,
-        since: Duration,
-    },
+    Connecting(Connecting),
     /// Bytes flow.
     Relaying {
         place: Place,
@@ -79,6 +75,29 @@ pub(crate) enum Phase {
     },
     /// It is being taken apart.
     Over,
+}
+
+/// How far making a connection to a server has come.
+#[derive(Debug)]
+pub(crate) struct Connecting {
+    pub(crate) place: Place,
+    pub(crate) since: Duration,
+    pub(crate) deadline: Duration,
+    /// How long an address is waited for before the next is tried, too.
+    pub(crate) next_after: Duration,
+    /// Addresses that were not tried yet, the next one last.
+    pub(crate) untried: Vec<Endpoint>,
+    /// In the order in which they began.
+    pub(crate) attempts: Vec<Attempt>,
+    /// What became of the last that failed.
+    pub(crate) failed: Option<Failed>,
+}
+
+/// A connection to one address of a server that is being made.
+#[derive(Debug)]
+pub(crate) struct Attempt {
+    pub(crate) address: Endpoint,
+    pub(crate) socket: OwnedFd,
 }
 
 /// What the log will tell.
@@ -96,8 +115,6 @@ pub(crate) struct Story {
     pub(crate) connect: Option<Duration>,
     /// Servers that did not take the connection, by index.
     pub(crate) tried: Vec<usize>,
-    /// Which of the server's addresses is next, and how many did not take it.
-    pub(crate) address: (usize, usize),
 }
 
 /// Why a session ended.
@@ -131,6 +148,39 @@ pub(crate) enum End {
     Defect,
 }
 
+/// All the words that [`End::word`] has.
+pub(crate) const CAUSES: [&str; 24] = [
+    "closed-by-client",
+    "closed-by-server",
+    "reset-by-client",
+    "reset-by-server",
+    "idle-timeout",
+    "fin-timeout",
+    "session-timeout",
+    "client-read-error",
+    "server-read-error",
+    "client-write-error",
+    "server-write-error",
+    "client-gone",
+    "hello-timeout",
+    REFUSED,
+    "bad-proxy-header",
+    "bad-client-hello",
+    "no-route",
+    "no-server",
+    "queue-full",
+    "queue-timeout",
+    "exhausted",
+    "killed",
+    "defect",
+    OTHER,
+];
+
+/// The word for clients that may not come.
+pub(crate) const REFUSED: &str = "refused";
+/// The word for what has no other.
+pub(crate) const OTHER: &str = "other";
+
 impl End {
     /// The word in the log.
     pub(crate) fn word(&self) -> &'static str {
@@ -149,11 +199,11 @@ impl End {
                 Cause::Read { side: Side::B, .. } => "server-read-error",
                 Cause::Write { side: Side::A, .. } => "client-write-error",
                 Cause::Write { side: Side::B, .. } => "server-write-error",
-                _ => "other",
+                _ => OTHER,
             },
             Self::ClientGone => "client-gone",
             Self::HelloTimeout => "hello-timeout",
-            Self::Refused(_) => "refused",
+            Self::Refused(_) => REFUSED,
             Self::BadHeader(_) => "bad-proxy-header",
             Self::BadHello(_) => "bad-client-hello",
             Self::NoRoute => "no-route",
@@ -211,6 +261,11 @@ impl Session {
         self.source().map(|source| source.ip())
     }
 
+    /// The client as rules and limits see it.
+    pub(crate) fn counted(&self) -> Client {
+        Client::new(self.source_ip(), &self.client)
+    }
+
     /// The client as text.
     pub(crate) fn source_text(&self) -> String {
         self.source().map_or_else(
@@ -241,7 +296,7 @@ impl Phase {
         match self {
             Self::Hello { .. } => "hello",
             Self::Queued { .. } => "queued",
-            Self::Knocking { .. } | Self::Connecting { .. } => "connecting",
+            Self::Connecting(_) => "connecting",
             Self::Relaying { .. } => "relaying",
             Self::Over => "over",
         }

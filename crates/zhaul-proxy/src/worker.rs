@@ -5,6 +5,7 @@
 
 mod accepting;
 mod beginning;
+mod connecting;
 mod ending;
 mod serving;
 
@@ -321,7 +322,8 @@ impl Worker {
             // Behind another proxy the client is not known before its header has come.
             let is_known =
                 session.introduction.is_some() || session.listener.config.proxy_from.is_none();
-            if is_known && let Some(client) = session.source_ip() {
+            if is_known {
+                let client = session.counted();
                 // Without a limit, there is nothing that it could be refused for.
                 let _ = session.admission.count(0, client);
             }

@@ -16,10 +16,10 @@ use serde::de::{IntoDeserializer, SeqAccess, Visitor};
 use toml::Spanned;
 use zhaul_service::ListenAddr;
 
-use super::value::{Bytes, Network, Text, Time};
+use super::value::{Bytes, Text, Time};
 use super::{
-    Balance, Check, CheckKind, Config, Keepalive, Listener, Log, LogFormat, Passive, Pool,
-    ProxyVersion, Route, Server, Source, Upstream, WhenDown,
+    Balance, Check, CheckKind, Clients, Config, Init, Keepalive, Listener, Log, LogFormat, Passive,
+    Pool, ProxyVersion, Route, Server, Source, Upstream, WhenDown, is_host_name,
 };
 
 /// What is wrong with a file.
@@ -114,15 +114,16 @@ struct ListenerFile {
     #[serde(default)]
     routes: Vec<RouteFile>,
     hello_timeout: Option<Time>,
+    hello_wait: Option<Time>,
     #[serde(default)]
-    allow: Vec<Text<Network>>,
+    allow: Vec<Text<Clients>>,
     #[serde(default)]
-    deny: Vec<Text<Network>>,
+    deny: Vec<Text<Clients>>,
     max_connections: Option<usize>,
     max_connections_per_source: Option<usize>,
     accept_rate: Option<u32>,
     bandwidth: Option<Bytes>,
-    proxy_from: Option<Spanned<Vec<Text<Network>>>>,
+    proxy_from: Option<Spanned<Vec<Text<Clients>>>>,
     keepalive: Option<KeepaliveFile>,
     user_timeout: Option<Time>,
     fast_open: Option<u32>,
@@ -171,12 +172,14 @@ struct ServerFile {
     #[serde(default)]
     backup: bool,
     max_connections: Option<usize>,
+    init: Option<Word<Init>>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct CheckFile {
     kind: Option<Spanned<CheckWord>>,
+    sni: Option<Spanned<String>>,
     interval: Option<Spanned<Time>>,
     timeout: Option<Spanned<Time>>,
     rise: Option<Spanned<u32>>,
@@ -311,6 +314,17 @@ impl Named for WhenDown {
     }
 }
 
+impl Named for Init {
+    const NAMES: &'static str = "now or later";
+    fn named(word: &str) -> Option<Self> {
+        match word {
+            "now" => Some(Self::Now),
+            "later" => Some(Self::Later),
+            _ => None,
+        }
+    }
+}
+
 impl Named for ProxyVersion {
     const NAMES: &'static str = "v1 or v2";
     fn named(word: &str) -> Option<Self> {
@@ -327,7 +341,10 @@ impl Named for Source {
     fn named(word: &str) -> Option<Self> {
         match word {
             "client" => Some(Self::Client),
-            address => address.parse::<IpAddr>().ok().map(Self::Address),
+            address => {
+                let address = address.parse::<IpAddr>().ok()?;
+                Some(Self::Address(address.to_canonical()))
+            }
         }
     }
 }
@@ -494,16 +511,18 @@ impl Reader<'_> {
                 let what = "nobody is trusted (list the proxies in front, as networks)";
                 self.problem(Some(networks.span().start), &key("proxy_from"), what);
             }
-            self.networks(networks.into_inner())
+            values(networks.into_inner())
         });
+        let hello_timeout = time_or(file.hello_timeout, defaults.hello_timeout);
         Listener {
             listen,
             backlog,
             to: file.to.map(Spanned::into_inner),
             routes,
-            hello_timeout: time_or(file.hello_timeout, defaults.hello_timeout),
-            allow: self.networks(file.allow),
-            deny: self.networks(file.deny),
+            hello_timeout,
+            hello_wait: time_or(file.hello_wait, hello_timeout),
+            allow: values(file.allow),
+            deny: values(file.deny),
             max_connections: file.max_connections.unwrap_or(0),
             max_connections_per_source: file.max_connections_per_source.unwrap_or(0),
             accept_rate: file.accept_rate.unwrap_or(0),
@@ -515,11 +534,6 @@ impl Reader<'_> {
             reuse_port: file.reuse_port.unwrap_or(false),
             transparent: file.transparent.unwrap_or(false),
         }
-    }
-
-    #[expect(clippy::unused_self, reason = "a reader method like its neighbours")]
-    fn networks(&self, networks: Vec<Text<Network>>) -> Vec<ipnet::IpNet> {
-        networks.into_iter().map(|Text(Network(net))| net).collect()
     }
 
     fn server_names(
@@ -628,6 +642,7 @@ impl Reader<'_> {
                 weight,
                 backup: file.backup,
                 max_connections: file.max_connections.unwrap_or(0),
+                init: file.init.map_or(Init::default(), |Word(init)| init),
             });
         }
         servers
@@ -640,6 +655,7 @@ impl Reader<'_> {
         let exchange = file.send.is_some() || file.expect.is_some();
         let kind = match word {
             None if exchange => CheckWord::Exchange,
+            None if file.sni.is_some() => CheckWord::Tls,
             None => CheckWord::Connect,
             Some(word) => word,
         };
@@ -648,9 +664,21 @@ impl Reader<'_> {
             let what = "send and expect belong to kind = \"exchange\"";
             self.problem(offset, &format!("{key}.kind"), what);
         }
+        let sni = file.sni.map(|sni| {
+            let offset = Some(sni.span().start);
+            let key = format!("{key}.sni");
+            if kind != CheckWord::Tls {
+                self.problem(offset, &key, "it belongs to kind = \"tls\"");
+            }
+            let name = sni.into_inner();
+            if !is_host_name(&name) {
+                self.problem(offset, &key, format!("{name:?} is not a host name"));
+            }
+            name
+        });
         let kind = match kind {
             CheckWord::Connect => CheckKind::Connect,
-            CheckWord::Tls => CheckKind::Tls,
+            CheckWord::Tls => CheckKind::Tls { sni },
             CheckWord::Exchange => {
                 let expect = file.expect.map(|text| text.into_inner().into_bytes());
                 if expect.as_ref().is_none_or(Vec::is_empty) {
@@ -714,6 +742,10 @@ fn key_of(path: &serde_path_to_error::Path) -> String {
 
 /// Enough to tell servers apart by a thousandth, little enough to add up without overflow.
 const MAX_WEIGHT: u32 = 1000;
+
+fn values<T>(texts: Vec<Text<T>>) -> Vec<T> {
+    texts.into_iter().map(|Text(value)| value).collect()
+}
 
 fn time_or(time: Option<Time>, default: Duration) -> Duration {
     time.map_or(default, |Time(time)| time)

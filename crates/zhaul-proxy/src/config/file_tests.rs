@@ -36,6 +36,7 @@ fn a_minimal_file_gets_the_defaults() {
                 weight: 1,
                 backup: false,
                 max_connections: 0,
+                init: Init::Now,
             }],
             ..Pool::default()
         }
@@ -59,7 +60,8 @@ listen = ["127.0.0.1:443", "[::1]:443", "unix:/run/tls.sock"]
 backlog = 100
 to = "a"
 hello_timeout = "2s"
-allow = ["10.0.0.0/8", "192.0.2.7"]
+hello_wait = "300ms"
+allow = ["10.0.0.0/8", "192.0.2.7", "unix"]
 deny = ["10.1.2.3/16"]
 max_connections = 5
 max_connections_per_source = 2
@@ -82,6 +84,7 @@ balance = "least-connections"
 servers = [
   { name = "one", address = "db.example.com:5432", weight = 3, max_connections = 7 },
   { name = "two", address = "unix:/run/db.sock", backup = true },
+  { name = "three", address = "new.example.com:5432", init = "later" },
 ]
 retries = 1
 queue = 10
@@ -105,6 +108,7 @@ resolve_every = "5s"
 servers = [{ address = "[2001:db8::1]:443" }]
 source = "client"
 passive = false
+check = { sni = "b.example.com" }
 "#,
     )
     .unwrap();
@@ -131,6 +135,14 @@ passive = false
     assert_eq!(a.when_full.queue, 10);
     assert_eq!(a.check.as_ref().unwrap().fall, 2);
     assert_eq!(a.servers[1].name, "two");
+    assert_eq!(
+        (a.servers[0].init, a.servers[2].init),
+        (Init::Now, Init::Later)
+    );
+    let check = config.pools["b"].check.as_ref().unwrap();
+    let sni = Some("b.example.com".to_owned());
+    assert_eq!(check.kind, CheckKind::Tls { sni });
+    assert_eq!(tls.hello_wait, Duration::from_millis(300));
     assert_eq!(config.pools["b"].source, Source::Client);
     assert_eq!(config.pools["b"].passive, None);
 }
@@ -167,6 +179,26 @@ fn mistakes_name_file_line_and_key() {
             "to = \"web\"",
             "to = \"web\"\nallow = [\"10.0.0.0/40\"]",
             "p.toml:5: listeners.web.allow[0]:",
+        ),
+        (
+            "to = \"web\"",
+            "to = \"web\"\ndeny = [\"unix:/run/x\"]",
+            "p.toml:5: listeners.web.deny[0]:",
+        ),
+        (
+            "192.0.2.1:443\"",
+            "192.0.2.1:443\", init = \"never\"",
+            "p.toml:7: pools.web.servers[0].init: unknown value",
+        ),
+        (
+            "[pools.web]",
+            "[pools.web]\ncheck = { kind = \"connect\", sni = \"a.example\" }",
+            "p.toml:7: pools.web.check.sni: it belongs to",
+        ),
+        (
+            "[pools.web]",
+            "[pools.web]\ncheck = { sni = \"https://a.example\" }",
+            "p.toml:7: pools.web.check.sni: \"https://a.example\" is not a host name",
         ),
         (
             "to = \"web\"",

@@ -6,7 +6,6 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use ipnet::IpNet;
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
 /// A value written as a string that its type can parse.
@@ -69,27 +68,6 @@ impl<'de> Deserialize<'de> for Bytes {
         deserializer.deserialize_any(Expecting::<Bytes>::new(
             r#"a number of bytes ("10MB", 4096)"#,
         ))
-    }
-}
-
-/// A network, or a single address: `"10.0.0.0/8"`, `"2001:db8::1"`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Network(pub(super) IpNet);
-
-impl FromStr for Network {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if let Ok(address) = text.parse() {
-            return Ok(Self(IpNet::new_assert(
-                address,
-                if address.is_ipv4() { 32 } else { 128 },
-            )));
-        }
-        let wrong = |_| format!("{text:?} is no network (write 10.0.0.0/8 or an address)");
-        text.parse::<IpNet>()
-            .map(|net| Self(net.trunc()))
-            .map_err(wrong)
     }
 }
 

@@ -105,26 +105,17 @@ fn servers(shared: &Shared) -> String {
     );
     for pool in site.pools.values() {
         for (server, config) in pool.servers.iter().zip(&pool.config.servers) {
-            let (status, share) = {
-                let health = server.health();
-                let weight = server.weight(config);
-                let slow_start = pool.config.slow_start;
-                (health.status(now), health.share(weight, slow_start, now))
-            };
+            let (weight, slow_start) = (server.weight(config), pool.config.slow_start);
+            let share = server.health().share(weight, slow_start, now);
+            let status = server.status(now).name();
             let totals = server.counts.totals();
-            let endpoints = server.endpoints();
-            let shown = if endpoints.is_empty() {
-                "unresolved"
-            } else {
-                status.name()
-            };
             // Two digits tell a slow start from its end, and never from a server that takes nothing.
             let hundredths = u64::from(share) * 100 / u64::from(SHARE);
             let weight = hundredths.max(u64::from(share > 0)) as f64 / 100.0;
             // Writing to a string does not fail.
             let _ = writeln!(
                 out,
-                "{}/{} {shown}{} {weight} {} {} {} {} {} {} {} {}",
+                "{}/{} {status}{} {weight} {} {} {} {} {} {} {} {}",
                 pool.name,
                 server.name,
                 if config.backup { ",backup" } else { "" },
@@ -225,7 +216,7 @@ fn wish(shared: &Shared, name: &str, wish: Wish) -> Result<String, String> {
         Wish::Ready => "ready",
         Wish::Drain => "draining",
     };
-    tracing::info!("the administrator made server {name} {word}");
+    tracing::warn!("the administrator made server {name} {word}");
     Ok(format!("{name} is {word}\n"))
 }
 
@@ -244,7 +235,7 @@ fn set_weight(shared: &Shared, name: &str, weight: &str) -> Result<String, Strin
     };
     pool.servers[index].set_weight(value);
     pool.call_all();
-    tracing::info!("the administrator set the weight of server {name} to {weight}");
+    tracing::warn!("the administrator set the weight of server {name} to {weight}");
     Ok(format!("{name} has weight {weight}\n"))
 }
 
@@ -257,5 +248,6 @@ fn kill(shared: &Shared, number: u64) -> Result<String, String> {
     for mailbox in &shared.mailboxes {
         mailbox.send(Letter::Kill { number });
     }
+    tracing::warn!("the administrator ended session {number}");
     Ok(format!("session {number} is ended\n"))
 }

@@ -2,102 +2,147 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, UnixStream};
-use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::config::{Check, CheckKind, Source};
+use super::pool_of;
+use crate::addresses::Endpoint;
+use crate::client_hello;
+use crate::config::{self, Check, CheckKind, Source, Upstream};
 use crate::health::Change;
-use crate::pool::Pool;
 use crate::proxy::Shared;
-use crate::server::{Endpoint, MOST_ADDRESSES, Server};
+use crate::proxy_header::{self, Introduction};
+use crate::server::Server;
 
 /// What is read of a server's answer at most.
 const MAX_ANSWER: usize = 64 << 10;
 
-/// Starts checking every server of a pool, if it says so.
-pub(super) fn start(tasks: &mut JoinSet<()>, shared: &Arc<Shared>, pool: &Arc<Pool>) {
-    let Some(check) = &pool.config.check else {
-        return;
-    };
-    let servers = pool.servers.len() as u32;
-    for index in 0..pool.servers.len() {
+/// Checks a server for as long as there is one. A reload neither interrupts a check nor puts the next
+/// one off.
+pub(super) async fn keep_checking(shared: Arc<Shared>, server: Arc<Server>) {
+    let mut reloads = shared.reloads.subscribe();
+    let began = Instant::now();
+    let mut last = None;
+    while let Some((pool, index)) = pool_of(&shared, &server) {
+        let Some(check) = &pool.config.check else {
+            // The sender lives as long as `shared`.
+            let _ = reloads.changed().await;
+            continue;
+        };
         // Spread over the interval, so that servers are not all asked at the same moment.
-        let delay = check.interval * index as u32 / servers;
-        let check = check.clone();
-        tasks.spawn_local(keep_checking(
-            Arc::clone(shared),
-            Arc::clone(pool),
-            index,
-            check,
-            delay,
-        ));
-    }
-}
-
-async fn keep_checking(
-    shared: Arc<Shared>,
-    pool: Arc<Pool>,
-    index: usize,
-    check: Check,
-    delay: Duration,
-) {
-    tokio::time::sleep(delay).await;
-    let server = &pool.servers[index];
-    loop {
-        let result = check_once(server, &check, pool.config.source).await;
+        let first = began + check.interval * index as u32 / pool.servers.len() as u32;
+        let due = last.map_or(first, |last| last + check.interval);
+        tokio::select! {
+            () = sleep_until(due) => {}
+            _ = reloads.changed() => continue,
+        }
+        if !server.is_resolved() {
+            // It is down as it is, and up as soon as its name stands for something.
+            last = Some(Instant::now());
+            continue;
+        }
+        let (result, stream) = match check_once(&server, &pool.config, check, &shared).await {
+            Ok(stream) => (Ok(()), Some(stream)),
+            Err(why) => (Err(why), None),
+        };
         let failed = result.as_ref().err().map(String::as_str);
-        if server.checked(failed, &check, shared.now()) == Some(Change::CameUp) {
+        // A reload may have said that there are no checks any more, and that it is up.
+        let is_wanted = |(pool, _): (Arc<crate::pool::Pool>, _)| pool.config.check.is_some();
+        if pool_of(&shared, &server).is_some_and(is_wanted)
+            && server.checked(failed, check, shared.now()) == Some(Change::CameUp)
+        {
             pool.call_all();
         }
-        tokio::time::sleep(check.interval).await;
+        last = Some(Instant::now());
+        if let Some(stream) = stream {
+            let _ = timeout(check.timeout.min(check.interval), take_leave(stream)).await;
+        }
     }
 }
 
+/// A conversation with a server.
+trait Stream: AsyncRead + AsyncWrite + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Unpin> Stream for T {}
+
 /// A server is there if one of its addresses is, as for connections.
-async fn check_once(server: &Server, check: &Check, source: Source) -> Result<(), String> {
-    let turn = server.turn();
+async fn check_once(
+    server: &Server,
+    pool: &config::Pool,
+    check: &Check,
+    shared: &Shared,
+) -> Result<Box<dyn Stream>, String> {
+    let words = words(server, pool, check);
     let mut result = Err("looking up its name".to_owned());
-    for attempt in 0..server.endpoints().len().min(MOST_ADDRESSES) {
-        let Some(endpoint) = server.endpoint(turn.wrapping_add(attempt)) else {
-            break;
-        };
-        let asked = ask(&endpoint, &check.kind, source);
-        result = match tokio::time::timeout(check.timeout, asked).await {
-            Ok(Ok(())) => return Ok(()),
+    for endpoint in server.addresses(check.timeout, shared.now()) {
+        let asked = ask(&endpoint, &words, check, pool.source);
+        result = match timeout(check.timeout, asked).await {
+            Ok(Ok(stream)) => Ok(stream),
             Ok(Err(e)) => Err(format!("its check ({e})")),
             Err(_) => Err("its check (no answer in time)".to_owned()),
         };
+        server.learn(&endpoint, result.is_ok(), shared.now());
+        if result.is_ok() {
+            break;
+        }
     }
     result
 }
 
-async fn ask(endpoint: &Endpoint, kind: &CheckKind, source: Source) -> io::Result<()> {
-    match endpoint {
-        Endpoint::Unix(path) => talk(UnixStream::connect(path).await?, kind).await,
+/// What a check says at once. A server that wants a PROXY header gets one that introduces nobody.
+fn words(server: &Server, pool: &config::Pool, check: &Check) -> Vec<u8> {
+    let nobody = Introduction::default();
+    let header = pool
+        .send_proxy
+        .map(|version| proxy_header::write(version, &nobody));
+    let mut words = header.unwrap_or_default();
+    match &check.kind {
+        CheckKind::Connect => {}
+        CheckKind::Tls { sni } => {
+            let host = match &server.address {
+                Upstream::Name(host, _) => Some(host),
+                Upstream::Ip(_) | Upstream::Unix(_) => None,
+            };
+            // RFC 6066: without the dot at its end.
+            let name = sni.as_ref().or(host).map(|name| name.trim_end_matches('.'));
+            words.extend(client_hello::write(name));
+        }
+        CheckKind::Exchange { send, .. } => words.extend(send),
+    }
+    words
+}
+
+async fn ask(
+    endpoint: &Endpoint,
+    words: &[u8],
+    check: &Check,
+    source: Source,
+) -> io::Result<Box<dyn Stream>> {
+    let mut stream: Box<dyn Stream> = match endpoint {
+        Endpoint::Unix(path) => Box::new(UnixStream::connect(path).await?),
         Endpoint::Tcp(address) => {
             let socket = if address.is_ipv4() {
                 TcpSocket::new_v4()?
             } else {
                 TcpSocket::new_v6()?
             };
-            // A check leaves no connection in TIME_WAIT.
-            socket.set_zero_linger()?;
             if let Source::Address(ip) = source {
                 socket.bind((ip, 0).into())?;
             }
-            talk(socket.connect(*address).await?, kind).await
+            Box::new(socket.connect(*address).await?)
         }
-    }
+    };
+    stream.write_all(words).await?;
+    listen(&mut stream, &check.kind).await?;
+    Ok(stream)
 }
 
-async fn talk(mut stream: impl AsyncRead + AsyncWrite + Unpin, kind: &CheckKind) -> io::Result<()> {
+/// Waits for the answer that is expected.
+async fn listen(mut stream: impl AsyncRead + Unpin, kind: &CheckKind) -> io::Result<()> {
     match kind {
         CheckKind::Connect => Ok(()),
-        CheckKind::Tls => {
-            stream.write_all(CLIENT_HELLO).await?;
+        CheckKind::Tls { .. } => {
             let mut header = [0; 3];
             stream.read_exact(&mut header).await?;
             match header {
@@ -106,8 +151,7 @@ async fn talk(mut stream: impl AsyncRead + AsyncWrite + Unpin, kind: &CheckKind)
                 _ => Err(io::Error::other("its answer is not TLS")),
             }
         }
-        CheckKind::Exchange { send, expect } => {
-            stream.write_all(send).await?;
+        CheckKind::Exchange { expect, .. } => {
             let mut answer = Vec::new();
             while !contains(&answer, expect) {
                 if answer.len() >= MAX_ANSWER {
@@ -130,48 +174,58 @@ fn contains(answer: &[u8], expected: &[u8]) -> bool {
         .any(|window| window == expected)
 }
 
-/// A ClientHello for TLS 1.2 and 1.3 that any server answers, with an alert at least: three cipher
-/// suites, one group (x25519, without a share of it, so TLS 1.3 begins with a HelloRetryRequest).
-const CLIENT_HELLO: &[u8] = &[
-    // Record: handshake, 3.1, 88 bytes.
-    22, 3, 1, 0, 88, //
-    // ClientHello of 84 bytes, version 3.3.
-    1, 0, 0, 84, 3, 3, //
-    // Random.
-    0x7a, 0x68, 0x61, 0x75, 0x6c, 0x20, 0x63, 0x68, 0x65, 0x63, 0x6b, 0, 0, 0, 0, 0, //
-    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, //
-    // No session.
-    0, //
-    // TLS_AES_128_GCM_SHA256, ECDHE with AES-128-GCM for ECDSA and RSA.
-    0, 6, 0x13, 0x01, 0xc0, 0x2b, 0xc0, 0x2f, //
-    // No compression.
-    1, 0, //
-    // 37 bytes of extensions: supported_versions 1.3 and 1.2,
-    0, 37, 0, 43, 0, 5, 4, 3, 4, 3, 3, //
-    // supported_groups x25519 and secp256r1,
-    0, 10, 0, 6, 0, 4, 0, 29, 0, 23, //
-    // signature_algorithms ecdsa_secp256r1_sha256, rsa_pss_rsae_sha256, rsa_pkcs1_sha256,
-    0, 13, 0, 8, 0, 6, 4, 3, 8, 4, 4, 1, //
-    // key_share without a share.
-    0, 51, 0, 2, 0, 0,
-];
+/// Ends a conversation so that the server sees the end of a stream. To close it with something unread,
+/// or while the server still speaks, would be a reset, which servers log as an error.
+async fn take_leave(mut stream: Box<dyn Stream>) {
+    if stream.shutdown().await.is_ok() {
+        let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+    }
+}
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client_hello::{Beginning, inspect};
-
-    #[test]
-    fn the_hello_of_the_check_is_one() {
-        assert!(matches!(inspect(CLIENT_HELLO), Beginning::Hello(_)));
-        let record = u16::from_be_bytes([CLIENT_HELLO[3], CLIENT_HELLO[4]]);
-        assert_eq!(CLIENT_HELLO.len(), 5 + usize::from(record));
-    }
 
     #[test]
     fn answers_are_searched() {
         assert!(contains(b"-ERR\r\n+PONG\r\n", b"+PONG"));
         assert!(!contains(b"+PON", b"+PONG"));
         assert!(!contains(b"", b"+PONG"));
+    }
+
+    #[test]
+    fn the_hello_asks_for_the_name_of_the_server() {
+        let named = |address: &str, sni: Option<&str>| {
+            let config: config::Server =
+                config::Config::simple(Vec::new(), vec![address.parse().unwrap()]).pools
+                    [config::DEFAULT_NAME]
+                    .servers[0]
+                    .clone();
+            let kind = CheckKind::Tls {
+                sni: sni.map(str::to_owned),
+            };
+            let check = Check {
+                kind,
+                ..Check::default()
+            };
+            let said = words(&Server::new("p", &config), &config::Pool::default(), &check);
+            match client_hello::inspect(&said) {
+                client_hello::Beginning::Hello(hello) => hello.server_name,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(
+            named("db.example.:443", None).as_deref(),
+            Some("db.example")
+        );
+        assert_eq!(named("192.0.2.1:443", None), None);
+        assert_eq!(
+            named("192.0.2.1:443", Some("a.example")).as_deref(),
+            Some("a.example")
+        );
+        assert_eq!(
+            named("db.example:443", Some("a.example")).as_deref(),
+            Some("a.example")
+        );
     }
 }

@@ -29,31 +29,33 @@ type Serving = Pin<Box<dyn Future<Output = ()>>>;
 
 pub(super) fn serve(shared: Arc<Shared>, listener: &Listener) -> io::Result<Serving> {
     let fd = listener.fd.try_clone()?;
-    let text = move || render(&shared);
     Ok(match listener.address {
         Bound::Unix(_) => {
             let listener = unix_listener(fd)?;
             Box::pin(converse(
                 async move || Ok(listener.accept().await?.0),
-                move |stream| answer(stream, text()),
+                move |stream| answer(stream, Arc::clone(&shared)),
             ))
         }
         Bound::Tcp(_) => {
             let listener = tokio::net::TcpListener::from_std(fd.into())?;
             Box::pin(converse(
                 async move || Ok(listener.accept().await?.0),
-                move |stream| answer(stream, text()),
+                move |stream| answer(stream, Arc::clone(&shared)),
             ))
         }
     })
 }
 
 /// One request, one answer, and the end.
-async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin, text: String) {
-    let _ = tokio::time::timeout(PATIENCE, exchange(stream, &text)).await;
+async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin, shared: Arc<Shared>) {
+    let _ = tokio::time::timeout(PATIENCE, exchange(stream, &shared)).await;
 }
 
-async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, text: &str) -> io::Result<()> {
+async fn exchange(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    shared: &Arc<Shared>,
+) -> io::Result<()> {
     let mut request = Vec::new();
     while !request.windows(4).any(|end| end == b"\r\n\r\n") {
         if request.len() > MAX_REQUEST || stream.read_buf(&mut request).await? == 0 {
@@ -63,9 +65,10 @@ async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, text: &str) -
     let line = request.split(|&byte| byte == b'\r').next().unwrap_or(&[]);
     let is_metrics = line.starts_with(b"GET /metrics ") || line.starts_with(b"GET /metrics?");
     let (status, content_type, body) = if is_metrics {
-        ("200 OK", CONTENT_TYPE, text)
+        // Only now: who asks for nothing costs nothing.
+        ("200 OK", CONTENT_TYPE, render(shared))
     } else {
-        let body = "the metrics are at /metrics\n";
+        let body = "the metrics are at /metrics\n".to_owned();
         ("404 Not Found", "text/plain; charset=utf-8", body)
     };
     let head = format!(
@@ -195,6 +198,13 @@ const LISTENER_FIGURES: &[Figure<OfListener>] = &[
     },
 ];
 
+const ENDED: [Figure<u64>; 1] = [Figure {
+    name: "listener_ended",
+    help: "Connections from clients that ended, by the causes of the log",
+    counter: true,
+    value: |count| *count,
+}];
+
 impl Collector for Figures {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let site = self.0.site.load();
@@ -202,9 +212,8 @@ impl Collector for Figures {
         let mut servers = Vec::new();
         for pool in site.pools.values() {
             for (server, config) in pool.servers.iter().zip(&pool.config.servers) {
-                let status = server.health().status(now);
                 let of = OfServer {
-                    up: status == Status::Up && !server.endpoints().is_empty(),
+                    up: server.status(now) == Status::Up,
                     connections: server.connections(),
                     weight: server.weight(config),
                     totals: server.counts.totals(),
@@ -213,6 +222,16 @@ impl Collector for Figures {
                 servers.push((labels, of));
             }
         }
+        let by_cause = |listener: &Arc<crate::site::Listener>| {
+            let name = listener.name.clone();
+            let labels =
+                move |cause: &str| vec![("listener", name.clone()), ("cause", cause.to_owned())];
+            let causes = listener.gate.counts.causes();
+            causes
+                .map(move |(cause, count)| (labels(cause), count))
+                .collect::<Vec<_>>()
+        };
+        let causes: Vec<_> = site.listeners.values().flat_map(by_cause).collect();
         let listeners = site.listeners.values().map(|listener| {
             let of = OfListener {
                 open: listener.gate.open(),
@@ -236,7 +255,8 @@ impl Collector for Figures {
             LISTENER_FIGURES,
             &listeners.collect::<Vec<_>>(),
         )?;
-        family(&mut encoder, &queue, &waiting.collect::<Vec<_>>())
+        family(&mut encoder, &queue, &waiting.collect::<Vec<_>>())?;
+        family(&mut encoder, &ENDED, &causes)
     }
 }
 

@@ -13,7 +13,7 @@ use zhaul_service::Peer;
 
 use super::{FIRST_SOCKET, Worker, name_of};
 use crate::connect;
-use crate::gate::Admission;
+use crate::gate::{self, Admission};
 use crate::session::{End, Phase, Session, Story};
 use crate::site::Listener;
 
@@ -137,9 +137,9 @@ impl Worker {
     fn welcome(&mut self, client: Client, listener: Arc<Listener>, mut admission: Admission) {
         let Client { fd, peer, .. } = &client;
         // Behind another proxy it is the client that counts, and who that is is not known yet.
-        let judged = match (listener.config.proxy_from.is_some(), *peer) {
-            (false, Peer::Ip(address)) => admission.judge(&listener.config, address.ip()),
-            _ => Ok(()),
+        let judged = match listener.config.proxy_from {
+            Some(_) => Ok(()),
+            None => admission.judge(&listener.config, gate::Client::new(peer.ip(), fd)),
         };
         listener.gate.counts.arrived(judged.is_ok());
         match judged {
@@ -169,7 +169,7 @@ impl Worker {
             listener,
             admission,
             introduction: None,
-            phase: Phase::Hello { low_water: 0 },
+            phase: Phase::Hello { low_water: 1 },
             seen: EventFlags::empty(),
             story: Story {
                 began: self.now,

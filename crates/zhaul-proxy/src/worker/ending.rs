@@ -1,13 +1,13 @@
 //! Taking sessions apart, and telling of them.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use zhaul::relay::Turn;
 
 use super::serving::report;
 use super::{FLUSH_EVERY, Worker};
-use crate::session::{End, Phase, Session};
+use crate::session::{Connecting, End, Phase};
 
 impl Worker {
     /// Ends a session, for whatever reason; both sockets are closed, and its place is free.
@@ -28,8 +28,15 @@ impl Worker {
                 session.story.queued += self.now.saturating_sub(since);
                 pool.forget(ticket);
             }
-            Phase::Knocking { place, .. } => drop(place),
-            Phase::Relaying { place, server, .. } | Phase::Connecting { place, server, .. } => {
+            Phase::Connecting(Connecting {
+                place, attempts, ..
+            }) => {
+                // A server that has taken the connection by now sees a reset, not an empty request.
+                attempts.iter().for_each(|attempt| reset(&attempt.socket));
+                drop(attempts);
+                drop(place);
+            }
+            Phase::Relaying { place, server, .. } => {
                 // The server is free of this connection before somebody else takes its place.
                 drop(server);
                 drop(place);
@@ -37,13 +44,14 @@ impl Worker {
             Phase::Hello { .. } | Phase::Over => {}
         }
         if !matches!(end, End::Relay(_)) {
-            reset(&session);
+            reset(&session.client);
         }
         if let End::BadHeader(why) = end {
             let (name, peer) = (&session.listener.name, session.peer);
             self.trouble
                 .warn(|| format!("listener {name}: bad PROXY header from {peer}: {why}"));
         }
+        session.listener.gate.counts.ended(end.word());
         if self.log.is_some() {
             self.lines.push(&session, end, stats.as_ref(), self.now);
             if self.lines.are_many() {
@@ -87,6 +95,6 @@ impl Worker {
 }
 
 /// A client that was not served sees a reset, not the end of an empty answer.
-fn reset(session: &Session) {
-    let _ = rustix::net::sockopt::set_socket_linger(&session.client, Some(Duration::ZERO));
+fn reset(socket: &OwnedFd) {
+    let _ = rustix::net::sockopt::set_socket_linger(socket, Some(Duration::ZERO));
 }

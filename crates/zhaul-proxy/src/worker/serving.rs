@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::event::epoll::EventFlags;
+use rustix::io::Errno;
 use rustix::net::RecvFlags;
 use zhaul::relay::{RateLimit, Relay, Side, Turn, Way, readiness};
 
@@ -50,11 +51,12 @@ impl Worker {
                     }
                 }
             }
-            (Phase::Connecting { .. }, Side::B) => self.connecting(key, flags),
+            (Phase::Connecting(_), Side::B) => self.connecting(key, flags),
             // A client that ended its stream may still want an answer; one that is gone does not,
             // unless it left something to be delivered (closing a UNIX socket is a hang-up at once).
             _ if flags.contains(EventFlags::ERR)
-                || flags.contains(EventFlags::HUP) && !has_bytes(&session.client) =>
+                || flags.contains(EventFlags::HUP)
+                    && waiting(&session.client) != Waiting::Bytes =>
             {
                 self.end(key, &End::ClientGone);
             }
@@ -83,6 +85,10 @@ impl Worker {
         if let Some(version) = pool.send_proxy {
             let header = introduce(session, version);
             relay.preload(Way::AToB, &header);
+        }
+        if let Some(introduction) = &mut session.introduction {
+            // They have had their use.
+            introduction.tlvs = Vec::new();
         }
         if session.is_tcp {
             relay.set_tcp(Side::A);
@@ -227,10 +233,9 @@ impl Worker {
 
     fn overdue(&mut self, key: usize) {
         match &self.sessions[key].phase {
-            Phase::Hello { .. } => self.end(key, &End::HelloTimeout),
+            Phase::Hello { .. } => self.hello_timer(key),
             Phase::Queued { .. } => self.queue_timer(key),
-            Phase::Knocking { .. } => self.knock_again(key),
-            Phase::Connecting { .. } => self.connect_timed_out(key),
+            Phase::Connecting(_) => self.connecting_timer(key),
             Phase::Relaying { .. } => self.turn(key),
             Phase::Over => {}
         }
@@ -252,21 +257,33 @@ pub(super) fn report(session: &mut Session, at_least: u64) {
     }
 }
 
-/// Whether a client has sent bytes that nobody has taken.
-pub(super) fn has_bytes(client: &OwnedFd) -> bool {
-    let seen = rustix::net::recv(client, &mut [0_u8; 1][..], RecvFlags::PEEK);
-    matches!(seen, Ok((1.., _)))
+/// What a client has sent that nobody has taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Waiting {
+    Nothing,
+    Bytes,
+    /// The end of its stream.
+    End,
+    /// A reset. The kernel tells of it once, and afterwards it looks like an end.
+    Gone,
+}
+
+pub(super) fn waiting(client: &OwnedFd) -> Waiting {
+    match rustix::net::recv(client, &mut [0_u8; 1][..], RecvFlags::PEEK) {
+        Ok((0, _)) => Waiting::End,
+        Ok(_) => Waiting::Bytes,
+        Err(Errno::AGAIN | Errno::INTR) => Waiting::Nothing,
+        Err(_) => Waiting::Gone,
+    }
 }
 
 /// The header that introduces a client to its server.
 fn introduce(session: &Session, version: ProxyVersion) -> Vec<u8> {
-    let mut introduction = match &session.introduction {
-        Some(introduction) => introduction.clone(),
-        None => Introduction::default(),
-    };
-    if session.introduction.is_none()
-        && let Some(source) = session.source()
-    {
+    if let Some(introduction) = &session.introduction {
+        return proxy_header::write(version, introduction);
+    }
+    let mut introduction = Introduction::default();
+    if let Some(source) = session.source() {
         let local = rustix::net::getsockname(&session.client).ok();
         let destination = local.and_then(|any| any.try_into().ok());
         introduction.addresses = destination.map(|destination| Addresses {
