@@ -8,7 +8,7 @@ use zhaul::{Route, Stability};
 
 use crate::data::{PAYLOAD_BYTES, TestFile, assert_same, collect, payload};
 use crate::packets::{HEADERS_BYTES, Seen, watch};
-use crate::wire::{Device, connection};
+use crate::wire::{Device, roomy_connection};
 
 crate::tests![
     sendfile_hands_the_device_headers_and_fragments,
@@ -26,7 +26,7 @@ fn packets_over(device: Device, route: Route) -> Seen {
 fn send_over(device: Device, route: Route) {
     let bytes = payload(PAYLOAD_BYTES);
     let file = TestFile::with("source", &bytes);
-    let (near, far) = connection(device);
+    let (near, far) = roomy_connection(device);
     let received = collect(far);
     let transfer = zhaul::transfer(file.open(), &near)
         .stability(Stability::Immutable)

@@ -5,11 +5,14 @@
 //! pass through two devices by DMA, as they would between two machines.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::panic::resume_unwind;
+use std::time::{Duration, Instant};
 
 use rustix::mount::MountFlags;
+use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 use zhaul_sys::ethtool::{Feature, is_on};
 
@@ -93,10 +96,40 @@ fn enter(space: &str) {
 
 /// A connection over a pair of devices: the socket in `near`, the socket in `far`.
 pub(crate) fn connection(device: Device) -> (TcpStream, TcpStream) {
-    let listener = within("far", || TcpListener::bind(device.far_address()).unwrap());
+    connect_to(&listener(device))
+}
+
+/// The same, with room at the far end for everything that a test sends. Where there is too little
+/// the kernel copies what was received to press it together, and whether it has to depends on when
+/// the reader gets its turn.
+pub(crate) fn roomy_connection(device: Device) -> (TcpStream, TcpStream) {
+    let listener = listener(device);
+    set_socket_recv_buffer_size_force(&listener, 32 << 20).unwrap();
+    connect_to(&listener)
+}
+
+fn listener(device: Device) -> TcpListener {
+    within("far", || TcpListener::bind(device.far_address()).unwrap())
+}
+
+fn connect_to(listener: &TcpListener) -> (TcpStream, TcpStream) {
     let address = listener.local_addr().unwrap();
-    let near = within("near", || TcpStream::connect(address).unwrap());
+    let near = within("near", || connect(address));
     (near, listener.accept().unwrap().0)
+}
+
+/// The other side may not have answered yet who it is: on a busy host that takes longer than the
+/// kernel waits for.
+fn connect(address: SocketAddr) -> TcpStream {
+    let began = Instant::now();
+    loop {
+        match TcpStream::connect(address) {
+            Err(error)
+                if error.kind() == ErrorKind::HostUnreachable
+                    && began.elapsed() < Duration::from_secs(30) => {}
+            connected => return connected.unwrap(),
+        }
+    }
 }
 
 /// A connection over loopback.
