@@ -51,8 +51,8 @@ pub enum Stability {
 /// The caller's wishes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ask {
-    /// Where in a seekable source to start; ignored for streams. The descriptor's own position
-    /// is neither used nor moved.
+    /// Where in a seekable source to start; anything but 0 is refused for streams. The descriptor's
+    /// own position is neither used nor moved.
     pub offset: u64,
     /// How much to move.
     pub length: Length,
@@ -62,9 +62,10 @@ pub struct Ask {
     /// Who else may write to the source.
     pub stability: Stability,
     /// Largest amount asked of one system call; versions and residency are checked at its
-    /// multiples.
+    /// multiples. 0 is refused, and more than 1 GiB is 1 GiB.
     pub chunk_bytes: usize,
-    /// Bytes to move before other work gets its turn ([`Step::Yield`](crate::Step::Yield)).
+    /// Bytes to move before other work gets its turn ([`Step::Yield`](crate::Step::Yield)). 0 is
+    /// refused.
     pub budget_bytes: usize,
     /// When to give up, on the clock whose readings go to
     /// [`Transfer::tick`](crate::Transfer::tick).

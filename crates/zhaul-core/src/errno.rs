@@ -87,6 +87,14 @@ impl Errno {
         self.0 == Self::EAGAIN.0
     }
 
+    /// True if there is no room for more in a file.
+    pub(crate) const fn is_about_room(self) -> bool {
+        matches!(
+            self,
+            Self::ENOSPC | Self::EFBIG | Self::EDQUOT | Self::EROFS
+        )
+    }
+
     /// True if the other side of a connection went away.
     pub(crate) const fn is_disconnect(self) -> bool {
         matches!(

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::errno::Errno;
-use crate::op::Operation;
+use crate::op::{End, Operation};
 use crate::plan::Rejection;
 use crate::refusal::Refusal;
 use crate::route::Route;
@@ -108,6 +108,26 @@ impl TransferError {
         }
     }
 
+    /// The end that it is about, as far as that can be told. A call that touches both ends says so
+    /// only by its number: a connection is gone, or a disk is full, at the sink.
+    pub const fn end(&self) -> Option<End> {
+        match self.cause {
+            Cause::Io { operation, errno } => match operation.end() {
+                None if errno.is_disconnect() || errno.is_about_room() => Some(End::Sink),
+                end => end,
+            },
+            Cause::Truncated { .. } | Cause::Changed | Cause::SourceEnded | Cause::LeaseBroken => {
+                Some(End::Source)
+            }
+            Cause::SinkStalled => Some(End::Sink),
+            Cause::Refused { refusal } => refusal.end(),
+            Cause::Cancelled
+            | Cause::DeadlineExceeded
+            | Cause::RouteRefused { .. }
+            | Cause::SameFile => None,
+        }
+    }
+
     /// True if the other side of the sink went away: reset, closed, timed out or unreachable.
     pub const fn is_disconnect(&self) -> bool {
         match self.cause {
@@ -151,15 +171,24 @@ impl fmt::Display for TransferError {
     }
 }
 
-impl std::error::Error for TransferError {}
+/// The source of an error is the error number of the system call that failed, if one did.
+impl std::error::Error for TransferError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.cause {
+            Cause::Io { errno, .. } => Some(errno),
+            _ => None,
+        }
+    }
+}
 
-/// For callers who deal in [`std::io::Error`]: the kind follows the cause, the account is the
-/// inner error.
+/// For callers who deal in [`std::io::Error`]. The error of a system call stays one, with its
+/// [`raw_os_error`](std::io::Error::raw_os_error); of others the kind follows the cause, and the
+/// inner error is the whole account.
 impl From<TransferError> for std::io::Error {
     fn from(error: TransferError) -> Self {
         use std::io::ErrorKind;
         let kind = match error.cause {
-            Cause::Io { errno, .. } => Self::from_raw_os_error(errno.raw()).kind(),
+            Cause::Io { errno, .. } => return errno.into(),
             Cause::Truncated { .. } | Cause::SourceEnded => ErrorKind::UnexpectedEof,
             Cause::Changed | Cause::LeaseBroken => ErrorKind::ResourceBusy,
             Cause::SinkStalled => ErrorKind::WriteZero,

@@ -161,24 +161,43 @@ pub enum Operation {
     Wait,
     /// Bringing pages of the source into memory.
     Populate,
-    /// Finding out what an end is.
-    Examine,
+    /// Finding out what the source is.
+    ExamineSource,
+    /// Finding out what the sink is.
+    ExamineSink,
+}
+
+impl Operation {
+    /// The end that it is about; `None` for calls that touch both.
+    pub const fn end(self) -> Option<End> {
+        match self {
+            Self::Stat
+            | Self::Read
+            | Self::Map
+            | Self::SpliceIn
+            | Self::Populate
+            | Self::ExamineSource => Some(End::Source),
+            Self::Write | Self::ExamineSink => Some(End::Sink),
+            Self::Sendfile | Self::Splice | Self::CopyFileRange | Self::Wait => None,
+        }
+    }
 }
 
 impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Stat => "fstat",
-            Self::Read => "read",
-            Self::Write => "write",
-            Self::Map => "mmap",
+            Self::Stat => "fstat of the source",
+            Self::Read => "read from the source",
+            Self::Write => "write to the sink",
+            Self::Map => "mmap of the source",
             Self::Sendfile => "sendfile",
             Self::Splice => "splice",
             Self::SpliceIn => "splice from the source",
             Self::CopyFileRange => "copy_file_range",
             Self::Wait => "poll",
-            Self::Populate => "reading ahead",
-            Self::Examine => "examining an end",
+            Self::Populate => "reading ahead in the source",
+            Self::ExamineSource => "examining the source",
+            Self::ExamineSink => "examining the sink",
         })
     }
 }

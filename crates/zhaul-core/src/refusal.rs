@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::ask::Ask;
 use crate::facts::{SinkFacts, SinkKind, SourceFacts, SourceKind};
+use crate::op::End;
 
 /// Why a transfer is refused before anything moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,6 +13,15 @@ pub enum Refusal {
     /// The source keeps message boundaries. A transfer is a stream of bytes cut wherever a buffer
     /// or a chunk ends, and the kernel drops the rest of a message of which less was read.
     SourceKeepsMessages,
+    /// The sink keeps message boundaries (UDP, `SOCK_SEQPACKET`). It would get datagrams cut
+    /// wherever a buffer ends, and none larger than a datagram may be.
+    SinkKeepsMessages,
+    /// A place in the source was asked for, and the source is a stream, which has none.
+    SourceIsStream,
+    /// [`Ask::chunk_bytes`](crate::Ask::chunk_bytes) is 0.
+    ChunkIsZero,
+    /// [`Ask::budget_bytes`](crate::Ask::budget_bytes) is 0.
+    BudgetIsZero,
     /// A place in the sink was asked for, and the sink is opened with `O_APPEND`, which writes at
     /// the end whatever the place.
     SinkAppends,
@@ -34,18 +44,50 @@ impl Refusal {
         if source.kind == SourceKind::MessageSocket {
             return Some(Self::SourceKeepsMessages);
         }
+        if sink.kind == SinkKind::MessageSocket {
+            return Some(Self::SinkKeepsMessages);
+        }
+        if ask.chunk_bytes == 0 {
+            return Some(Self::ChunkIsZero);
+        }
+        if ask.budget_bytes == 0 {
+            return Some(Self::BudgetIsZero);
+        }
+        if ask.offset > 0 && !source.seekable {
+            return Some(Self::SourceIsStream);
+        }
         ask.sink_offset?;
         if sink.kind.is_socket() || sink.kind == SinkKind::Pipe {
             return Some(Self::SinkIsStream);
         }
         sink.append.then_some(Self::SinkAppends)
     }
+
+    /// The end that it is about, if it is about one of them.
+    pub const fn end(self) -> Option<End> {
+        match self {
+            Self::SourceKeepsMessages
+            | Self::SourceIsStream
+            | Self::NoLease
+            | Self::LeaseOnAnotherFile
+            | Self::SourceNotAttached => Some(End::Source),
+            Self::SinkKeepsMessages
+            | Self::SinkAppends
+            | Self::SinkIsStream
+            | Self::SinkNotAttached => Some(End::Sink),
+            Self::ChunkIsZero | Self::BudgetIsZero => None,
+        }
+    }
 }
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::SourceKeepsMessages => "the source keeps message boundaries",
+            Self::SourceKeepsMessages => "the source keeps message boundaries (a datagram socket)",
+            Self::SinkKeepsMessages => "the sink keeps message boundaries (a datagram socket)",
+            Self::SourceIsStream => "an offset was asked for in a source that is a stream",
+            Self::ChunkIsZero => "chunks of 0 bytes were asked for",
+            Self::BudgetIsZero => "a budget of 0 bytes was asked for",
             Self::SinkAppends => "an offset was asked for in a sink opened for appending",
             Self::SinkIsStream => "an offset was asked for in a sink that is a stream",
             Self::NoLease => "the source is said to be leased, and there is no lease",

@@ -86,7 +86,7 @@ fn settings() -> impl Strategy<Value = Setting> {
     ];
     let sinks = prop_oneof![
         2 => Just(K::StreamSocket), 1 => Just(K::Pipe), 1 => Just(K::Regular),
-        1 => Just(K::Null), 1 => Just(K::MessageSocket),
+        1 => Just(K::Null), 1 => Just(K::Device),
     ];
     let stabilities = prop_oneof![
         Just(Stability::Immutable),

@@ -1,6 +1,6 @@
 //! Sending an answer that has to wait for somebody: the client, a disk, or an editor.
 //!
-//! File bytes go through [`zhaul::tokio::send_file`], which picks the route. What is decided here
+//! File bytes go through [`zhaul::transfer()`], which picks the route. What is decided here
 //! is what a failure means to the client: once a head with a Content-Length is out, the only
 //! honest sign that the rest will not come is a connection that ends before it.
 
@@ -8,8 +8,8 @@ use std::ops::Range;
 use std::time::Duration;
 
 use zhaul::lease::Lease;
-use zhaul::tokio::{SendOptions, acknowledged, send_file, warm};
-use zhaul::{Cause, Stability, TransferError};
+use zhaul::tokio::{SharedFile, acknowledged, warm};
+use zhaul::{Cause, SourceFacts, Stability, TransferError};
 
 use crate::answer::{Answer, Body};
 use crate::config;
@@ -259,22 +259,23 @@ impl InFlight<'_> {
             file,
             ..
         } = *self;
-        let mut options = SendOptions::new(&worker.residency, &worker.site.cold);
-        options.stability = self.stability;
-        options.sink = connection.sink_facts(self.stability);
-        options.lease = self.lease.as_ref();
-        // An answer has one entity tag.
-        options.one_version = true;
-        options.version_is_fresh = std::mem::take(&mut self.fresh);
-        let sent = send_file(
-            &connection.stream,
-            &file.file,
-            file.version,
-            range,
-            &options,
-            &connection.transferred,
-        );
-        match sent.await {
+        let mut haul = zhaul::transfer(SharedFile(file.file.clone()), &connection.stream)
+            .range(range)
+            .source_facts(SourceFacts::regular(file.version))
+            .version_is_fresh(std::mem::take(&mut self.fresh))
+            .sink_facts(connection.sink_facts(self.stability))
+            .stability(self.stability)
+            // An answer has one entity tag.
+            .one_version(true)
+            // The lease is held until the socket is drained, while the connection goes on.
+            .await_release(false)
+            .residency(&worker.residency)
+            .cold_pool(&worker.site.cold)
+            .progress(&connection.transferred);
+        if let Some(lease) = &self.lease {
+            haul = haul.lease(lease);
+        }
+        match haul.run_async().await {
             Ok(summary) => {
                 self.in_place |= summary.sent_in_place();
                 true

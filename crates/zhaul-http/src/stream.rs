@@ -230,6 +230,10 @@ impl Stream {
 }
 
 impl Readiness for Stream {
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
     fn try_io<T>(&self, interest: Interest, call: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         let flag = if interest.is_readable() {
             READABLE

@@ -26,6 +26,12 @@ struct Shared {
     event: OnceLock<OwnedFd>,
 }
 
+impl From<&Self> for CancelToken {
+    fn from(token: &Self) -> Self {
+        token.clone()
+    }
+}
+
 impl CancelToken {
     /// A token that is not cancelled.
     pub fn new() -> Self {

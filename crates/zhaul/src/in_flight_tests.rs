@@ -73,7 +73,7 @@ impl Leased {
             began: None,
             deadline: None,
         };
-        let ahead: Option<on_tokio::Ahead<'_, on_tokio::Duplicated<'_>>> = None;
+        let ahead: Option<on_tokio::Ahead<'_, on_tokio::Kept<'_, File>>> = None;
         on_tokio::drive(&self.file, sink, transfer, hands, ahead, control).await
     }
 }

@@ -43,6 +43,7 @@ mod buffer;
 mod cancel;
 mod edges;
 mod errno;
+mod handle;
 mod hands;
 mod haul;
 mod in_flight;
@@ -65,14 +66,15 @@ pub use cancel::CancelToken;
 #[cfg(feature = "tokio")]
 pub use cold::ColdPool;
 pub use errno::errno_of;
+pub use handle::Handle;
 pub use haul::{Haul, transfer};
 pub use lease::{Lease, LeaseError};
 pub use pipe_pool::PipePool;
 pub use progress::Progress;
 pub use relay::relay;
 pub use zhaul_core::{
-    Ask, Cause, Cost, DEFAULT_BUDGET_BYTES, DEFAULT_CHUNK_BYTES, Drift, Ending, Errno, HostFacts,
-    InPlaceEnd, Length, Operation, Plan, Reason, Refusal, Rejection, Route, RouteChange, Seals,
-    SinkFacts, SinkKind, SourceFacts, SourceKind, Stability, Summary, Thresholds, Timestamp,
+    Ask, Cause, Cost, DEFAULT_BUDGET_BYTES, DEFAULT_CHUNK_BYTES, Drift, End, Ending, Errno,
+    HostFacts, InPlaceEnd, Length, Operation, Plan, Reason, Refusal, Rejection, Route, RouteChange,
+    Seals, SinkFacts, SinkKind, SourceFacts, SourceKind, Stability, Summary, Thresholds, Timestamp,
     TransferError, Version, Why,
 };

@@ -21,15 +21,15 @@ mod ahead;
 mod drive;
 mod files;
 mod readiness;
-mod send_file;
+mod shared_file;
 mod watch;
 
 pub use acknowledged::acknowledged;
 pub use ahead::{is_resident, warm};
 pub(crate) use drive::{Control, drive};
-pub use readiness::{Attached, Readiness};
-pub use send_file::{SendOptions, SharedFile, send_file};
+pub use readiness::{Attached, Readiness, SharedFd};
+pub use shared_file::SharedFile;
 
-pub(crate) use ahead::{Ahead, Duplicated, MAX_READ_BYTES};
+pub(crate) use ahead::{Ahead, Kept, MAX_READ_BYTES};
 pub(crate) use files::drive_files;
 pub(crate) use watch::Watch;

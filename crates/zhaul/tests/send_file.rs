@@ -1,21 +1,25 @@
-//! The lean path to a socket: bytes, system calls, changes of the file, cold pages.
+//! Files that their owner has examined already, to a socket: bytes, system calls, changes of the
+//! file, cold pages.
 #![cfg(feature = "tokio")]
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod common;
 
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::io;
+use std::ops::Range;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use common::{TestFile, pattern, unix_pair_of_tokio, wait_until};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, Interest, Ready};
 use tokio::net::UnixStream;
 use zhaul::residency::{Memo, Residency, probe};
-use zhaul::tokio::{SendOptions, is_resident, send_file, warm};
+use zhaul::tokio::{Readiness, SharedFile, is_resident, warm};
 use zhaul::{
-    CancelToken, Cause, ColdPool, Lease, Progress, Refusal, Route, Stability, Version, endpoint,
+    CancelToken, Cause, ColdPool, Haul, InPlaceEnd, Lease, Progress, Refusal, Route, SinkFacts,
+    SourceFacts, Stability, Version, endpoint,
 };
 
 struct Sending {
@@ -39,8 +43,29 @@ impl Sending {
         }
     }
 
+    /// As a server sends a range of a file in its cache.
+    fn to<K>(&self, sink: K, range: Range<u64>) -> Haul<'_, SharedFile<Arc<OwnedFd>>, K> {
+        zhaul::transfer(SharedFile(Arc::clone(&self.file)), sink)
+            .source_facts(SourceFacts::regular(self.version))
+            .sink_facts(SinkFacts::stream_socket(InPlaceEnd::Never))
+            .stability(Stability::Immutable)
+            .await_release(false)
+            .range(range)
+            .residency(&self.memo)
+            .cold_pool(&self.cold)
+            .progress(&self.progress)
+    }
+
     fn lease_for(&self, stability: Stability) -> Option<Lease> {
         (stability == Stability::Leased).then(|| common::lease(&self.file))
+    }
+}
+
+/// The same under a lease, if there is one.
+fn under<'a, S, K>(lease: Option<&'a Lease>, haul: Haul<'a, S, K>) -> Haul<'a, S, K> {
+    match lease {
+        Some(lease) => haul.lease(lease),
+        None => haul,
     }
 }
 
@@ -63,19 +88,13 @@ async fn every_stability_delivers_the_range() {
         let sending = Sending::of(&file);
         let (near, far) = unix_pair_of_tokio();
         let receiver = tokio::spawn(receive(far));
-        let mut options = SendOptions::new(&sending.memo, &sending.cold);
-        options.stability = stability;
         let lease = sending.lease_for(stability);
-        options.lease = lease.as_ref();
         let range = 1234..4_321_000;
-        let summary = send_file(
-            &near,
-            &sending.file,
-            sending.version,
-            range.clone(),
-            &options,
-            &sending.progress,
+        let summary = under(
+            lease.as_ref(),
+            sending.to(&near, range.clone()).stability(stability),
         )
+        .run_async()
         .await
         .unwrap();
         drop(near);
@@ -102,18 +121,7 @@ async fn a_leased_file_needs_its_own_lease() {
         (None, Refusal::NoLease),
         (Some(&lease_on_other), Refusal::LeaseOnAnotherFile),
     ] {
-        let mut options = SendOptions::new(&sending.memo, &sending.cold);
-        options.stability = Stability::Leased;
-        options.lease = lease;
-        let version = sending.version;
-        let sent = send_file(
-            &near,
-            &sending.file,
-            version,
-            0..3,
-            &options,
-            &sending.progress,
-        );
+        let sent = under(lease, sending.to(&near, 0..3).stability(Stability::Leased)).run_async();
         let refused = Cause::Refused { refusal: expected };
         assert_eq!(sent.await.unwrap_err().cause, refused);
         let source = file.open();
@@ -157,21 +165,12 @@ async fn cold_pages_are_never_read_on_the_callers_thread() {
         let (near, far) = unix_pair_of_tokio();
         let receiver = tokio::spawn(receive(far));
         let before = read_from_disk_by_this_thread();
-        let mut options = SendOptions::new(&sending.memo, &sending.cold);
-        options.stability = stability;
         let lease = sending.lease_for(stability);
-        options.lease = lease.as_ref();
         let all = 0..bytes.len() as u64;
-        send_file(
-            &near,
-            &sending.file,
-            sending.version,
-            all,
-            &options,
-            &sending.progress,
-        )
-        .await
-        .unwrap();
+        under(lease.as_ref(), sending.to(&near, all).stability(stability))
+            .run_async()
+            .await
+            .unwrap();
         let after = read_from_disk_by_this_thread();
         drop(near);
         assert!(receiver.await.unwrap() == bytes, "{stability:?}");
@@ -194,20 +193,14 @@ async fn a_chunk_larger_than_one_reading_is_not_submitted_half_cold() {
     }
     let (near, far) = unix_pair_of_tokio();
     let receiver = tokio::spawn(receive(far));
-    let mut options = SendOptions::new(&sending.memo, &sending.cold);
-    options.chunk_bytes = 24 << 20;
     let before = read_from_disk_by_this_thread();
-    let (version, all) = (sending.version, 0..LEN as u64);
-    send_file(
-        &near,
-        &sending.file,
-        version,
-        all,
-        &options,
-        &sending.progress,
-    )
-    .await
-    .unwrap();
+    let all = 0..LEN as u64;
+    sending
+        .to(&near, all)
+        .chunk_bytes(24 << 20)
+        .run_async()
+        .await
+        .unwrap();
     let after = read_from_disk_by_this_thread();
     drop(near);
     assert_eq!(receiver.await.unwrap().len(), LEN);
@@ -235,18 +228,13 @@ async fn many_cold_streams_at_once_leave_the_callers_thread_alone() {
         let pool = Arc::clone(&pool);
         let (near, far) = unix_pair_of_tokio();
         streams.spawn(async move {
-            let options = SendOptions::new(&sending.memo, &pool);
             let all = 0..12 << 20;
-            send_file(
-                &near,
-                &sending.file,
-                sending.version,
-                all,
-                &options,
-                &sending.progress,
-            )
-            .await
-            .unwrap();
+            sending
+                .to(&near, all)
+                .cold_pool(&pool)
+                .run_async()
+                .await
+                .unwrap();
         });
         streams.spawn(async move {
             assert_eq!(receive(far).await.len(), 12 << 20);
@@ -269,18 +257,8 @@ async fn resident_files_stay_on_the_callers_thread() {
     let sending = Sending::of(&file);
     let (near, far) = unix_pair_of_tokio();
     let receiver = tokio::spawn(receive(far));
-    let options = SendOptions::new(&sending.memo, &sending.cold);
     for range in [0..9_000_000, 10..20, 5_000_000..8_000_000] {
-        send_file(
-            &near,
-            &sending.file,
-            sending.version,
-            range,
-            &options,
-            &sending.progress,
-        )
-        .await
-        .unwrap();
+        sending.to(&near, range).run_async().await.unwrap();
     }
     drop(near);
     assert_eq!(receiver.await.unwrap().len(), 9_000_000 + 10 + 3_000_000);
@@ -302,15 +280,7 @@ async fn the_next_cold_chunk_is_read_while_this_one_is_sent() {
     }
     // Nobody reads: the first chunk does not fit into the socket.
     let (near, _far) = unix_pair_of_tokio();
-    let options = SendOptions::new(&sending.memo, &sending.cold);
-    let sent = send_file(
-        &near,
-        &sending.file,
-        sending.version,
-        0..8 * MIB,
-        &options,
-        &sending.progress,
-    );
+    let sent = sending.to(&near, 0..8 * MIB).run_async();
     let outcome = tokio::time::timeout(Duration::from_millis(300), sent).await;
     assert!(outcome.is_err() && (1..MIB).contains(&sending.progress.moved()));
     assert_eq!(
@@ -334,15 +304,10 @@ async fn a_hot_transfer_goes_on_while_cold_ones_fill_the_pool() {
     let occupied = blocked.submit(move || wait.recv()).await;
     let (near, far) = unix_pair_of_tokio();
     let receiver = tokio::spawn(receive(far));
-    let options = SendOptions::new(&sending.memo, &blocked);
-    let sent = send_file(
-        &near,
-        &sending.file,
-        sending.version,
-        0..100_000,
-        &options,
-        &sending.progress,
-    );
+    let sent = sending
+        .to(&near, 0..100_000)
+        .cold_pool(&blocked)
+        .run_async();
     let summary = tokio::time::timeout(Duration::from_secs(5), sent)
         .await
         .unwrap()
@@ -363,18 +328,13 @@ async fn versions_cost_one_call_a_chunk_and_none_for_copies() {
         let receiver = tokio::spawn(receive(far));
         // The reactor has to learn first that a new socket is writable.
         near.writable().await.unwrap();
-        let mut options = SendOptions::new(&sending.memo, &sending.cold);
-        (options.stability, options.version_is_fresh) = (stability, version_is_fresh);
-        let summary = send_file(
-            &near,
-            &sending.file,
-            sending.version,
-            0..50_000,
-            &options,
-            &sending.progress,
-        )
-        .await
-        .unwrap();
+        let summary = sending
+            .to(&near, 0..50_000)
+            .stability(stability)
+            .version_is_fresh(version_is_fresh)
+            .run_async()
+            .await
+            .unwrap();
         drop(near);
         assert_eq!(receiver.await.unwrap().len(), 50_000);
         summary.calls
@@ -399,17 +359,7 @@ async fn a_file_changed_since_its_version_was_read_is_noticed_before_a_byte_goes
     std::thread::sleep(Duration::from_millis(20));
     std::fs::write(file.path(), pattern(100_000)).unwrap();
     let (near, _far) = unix_pair_of_tokio();
-    let options = SendOptions::new(&sending.memo, &sending.cold);
-    let error = send_file(
-        &near,
-        &sending.file,
-        sending.version,
-        0..100_000,
-        &options,
-        &sending.progress,
-    )
-    .await
-    .unwrap_err();
+    let error = sending.to(&near, 0..100_000).run_async().await.unwrap_err();
     assert_eq!((error.cause, error.moved()), (Cause::Changed, 0));
 }
 
@@ -423,19 +373,13 @@ async fn a_range_beyond_the_end_is_an_early_end() {
         Stability::MayChange,
         Stability::Leased,
     ] {
-        let mut options = SendOptions::new(&sending.memo, &sending.cold);
-        options.stability = stability;
         let lease = sending.lease_for(stability);
-        options.lease = lease.as_ref();
         let beyond = 500..100_500;
-        let sent = send_file(
-            &near,
-            &sending.file,
-            sending.version,
-            beyond,
-            &options,
-            &sending.progress,
-        );
+        let sent = under(
+            lease.as_ref(),
+            sending.to(&near, beyond).stability(stability),
+        )
+        .run_async();
         let error = sent.await.unwrap_err();
         assert_eq!(
             (error.cause, error.moved()),
@@ -451,17 +395,8 @@ async fn cancelling_and_dropping_stop_it() {
     let sending = Sending::of(&file);
     let (near, _far) = unix_pair_of_tokio();
     let token = CancelToken::new();
-    let mut options = SendOptions::new(&sending.memo, &sending.cold);
-    options.cancel = Some(&token);
     let all = 0..8 << 20;
-    let sent = send_file(
-        &near,
-        &sending.file,
-        sending.version,
-        all.clone(),
-        &options,
-        &sending.progress,
-    );
+    let sent = sending.to(&near, all.clone()).cancel(&token).run_async();
     let cancelling = async {
         tokio::time::sleep(Duration::from_millis(20)).await;
         token.cancel();
@@ -473,15 +408,7 @@ async fn cancelling_and_dropping_stop_it() {
         (Cause::Cancelled, sending.progress.moved())
     );
 
-    options.cancel = None;
-    let sent = send_file(
-        &near,
-        &sending.file,
-        sending.version,
-        all,
-        &options,
-        &sending.progress,
-    );
+    let sent = sending.to(&near, all).run_async();
     assert!(
         tokio::time::timeout(Duration::from_millis(20), sent)
             .await
@@ -504,7 +431,7 @@ async fn warming_reads_what_is_cold_and_remembers_it() {
         return;
     }
     let range = 0..3_000_000;
-    let file: std::os::fd::BorrowedFd<'_> = std::os::fd::AsFd::as_fd(&*sending.file);
+    let file: BorrowedFd<'_> = AsFd::as_fd(&*sending.file);
     assert!(!is_resident(file, version, range.clone(), memo));
     assert_eq!(
         warm(&sending.file, version, range.clone(), memo, cold).await,
@@ -565,18 +492,27 @@ fn the_future_is_small_and_can_be_sent() {
         .unwrap();
     let _context = runtime.enter();
     let (near, _far) = unix_pair_of_tokio();
-    let options = SendOptions::new(&sending.memo, &sending.cold);
-    let future = send_file(
-        &near,
-        &sending.file,
-        sending.version,
-        0..10,
-        &options,
-        &sending.progress,
-    );
+    let future = sending.to(&near, 0..10).run_async();
     is_send(&future);
     let size = size_of_val(&future);
-    assert!(size <= 3072, "{size} bytes in every connection's task");
+    assert!(size <= 3328, "{size} bytes in every connection's task");
+}
+
+/// A sink that never makes anybody wait.
+struct NeverFull(File);
+
+impl Readiness for NeverFull {
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
+    fn try_io<R>(&self, _: Interest, call: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
+        call()
+    }
+
+    async fn ready(&self, interest: Interest) -> io::Result<Ready> {
+        unreachable!("never waits for {interest:?}")
+    }
 }
 
 #[test]
@@ -590,17 +526,9 @@ fn many_streams_of_one_thread_share_it_fairly() {
     // Sinks that never block would hold the thread without a budget.
     let turns = std::cell::Cell::new(0);
     runtime.block_on(async {
-        let null = File::options().write(true).open("/dev/null").unwrap();
-        let options = SendOptions::new(&sending.memo, &sending.cold);
+        let null = NeverFull(File::options().write(true).open("/dev/null").unwrap());
         let all = 0..16 << 20;
-        let sent = send_file(
-            &null,
-            &sending.file,
-            sending.version,
-            all,
-            &options,
-            &sending.progress,
-        );
+        let sent = sending.to(&null, all).run_async();
         let other = async {
             while sending.progress.moved() < 16 << 20 {
                 turns.set(turns.get() + 1);
@@ -628,15 +556,7 @@ fn a_thousand_aborted_sends_leave_nothing_open() {
     runtime.block_on(async {
         let abort = async || {
             let (near, far) = unix_pair_of_tokio();
-            let options = SendOptions::new(&sending.memo, &sending.cold);
-            let sent = send_file(
-                &near,
-                &sending.file,
-                sending.version,
-                0..2 << 20,
-                &options,
-                &sending.progress,
-            );
+            let sent = sending.to(&near, 0..2 << 20).run_async();
             tokio::select! {
                 _ = sent => {}
                 () = tokio::task::yield_now() => {}

@@ -1,8 +1,9 @@
 //! Refusals and errors: another route, or the end.
 
 use zhaul_core::{
-    Ask, Cause, Ending, Errno, HostFacts, Length, Op, Operation, Plan, Refusal, Route, SinkFacts,
-    SinkKind, SourceFacts, SourceKind, Step, Stop, Transfer, TransferError, Version, Why,
+    Ask, Cause, End, Ending, Errno, HostFacts, Length, Op, Operation, Plan, Refusal, Route,
+    SinkFacts, SinkKind, SourceFacts, SourceKind, Step, Stop, Transfer, TransferError, Version,
+    Why,
 };
 
 use crate::common::{Mood, World, outcome, pattern};
@@ -163,7 +164,8 @@ fn an_empty_answer_at_the_start_is_confirmed_by_reading() {
 
 #[test]
 fn a_write_that_takes_nothing_is_an_error_and_no_loop() {
-    let mut transfer = from_stream(&SinkFacts::new(SinkKind::MessageSocket), &Ask::default());
+    let appending = SinkFacts::new(SinkKind::Regular).with_append(true);
+    let mut transfer = from_stream(&appending, &Ask::default());
     let Step::Submit(read) = transfer.next() else {
         panic!()
     };
@@ -186,8 +188,22 @@ fn what_no_route_can_do_is_refused_before_anything_moves() {
     let messages = SourceFacts::new(SourceKind::MessageSocket);
     let appending = SinkFacts::new(SinkKind::Regular).with_append(true);
     let pipe = SinkFacts::new(SinkKind::Pipe);
+    let stream = SourceFacts::new(SourceKind::Pipe);
+    let datagrams = SinkFacts::new(SinkKind::MessageSocket);
     let somewhere = Ask {
         sink_offset: Some(100),
+        ..Ask::default()
+    };
+    let no_chunk = Ask {
+        chunk_bytes: 0,
+        ..Ask::default()
+    };
+    let no_budget = Ask {
+        budget_bytes: 0,
+        ..Ask::default()
+    };
+    let from_there = Ask {
+        offset: 100,
         ..Ask::default()
     };
     for (source, sink, ask, expected) in [
@@ -200,6 +216,15 @@ fn what_no_route_can_do_is_refused_before_anything_moves() {
         (&file, &appending, somewhere, Refusal::SinkAppends),
         (&file, &socket(), somewhere, Refusal::SinkIsStream),
         (&file, &pipe, somewhere, Refusal::SinkIsStream),
+        (
+            &file,
+            &datagrams,
+            Ask::default(),
+            Refusal::SinkKeepsMessages,
+        ),
+        (&stream, &socket(), from_there, Refusal::SourceIsStream),
+        (&file, &socket(), no_chunk, Refusal::ChunkIsZero),
+        (&file, &socket(), no_budget, Refusal::BudgetIsZero),
     ] {
         let plan = Plan::select(source, sink, &host, &ask);
         let error = Transfer::new(plan, source, sink, &host, &ask).unwrap_err();
@@ -306,13 +331,18 @@ fn a_failed_stat_is_an_error_of_its_own() {
 }
 
 #[test]
-fn an_error_converts_into_the_io_error_of_its_kind() {
+fn an_error_converts_into_an_io_error_and_keeps_its_number() {
     let mood = refuse_after(5000, Errno::EPIPE, Operation::Sendfile);
     let mut world = World::file(pattern(LEN as usize)).with_mood(mood);
     let mut transfer = from_file(&world, &socket(), &immutable());
     let error = world.run(&mut transfer, None).unwrap_err();
+    let source = std::error::Error::source(&error).unwrap();
+    assert_eq!(source.downcast_ref::<Errno>(), Some(&Errno::EPIPE));
+    assert_eq!(error.end(), Some(End::Sink));
+    assert!(error.to_string().contains("after 5000 bytes"), "{error}");
     let error = std::io::Error::from(error);
     assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe);
+    assert_eq!(error.raw_os_error(), Some(Errno::EPIPE.raw()));
     let mut transfer = from_file(&world, &socket(), &immutable());
     transfer.stop(Stop::Cancelled);
     let cancelled = std::io::Error::from(outcome(&mut transfer).unwrap_err());
@@ -321,5 +351,30 @@ fn an_error_converts_into_the_io_error_of_its_kind() {
         std::io::ErrorKind::Interrupted,
         "which std tries again"
     );
-    assert!(error.to_string().contains("after 5000 bytes"), "{error}");
+    let account = cancelled.get_ref().unwrap();
+    let account = account.downcast_ref::<TransferError>().unwrap();
+    assert_eq!((account.cause, account.end()), (Cause::Cancelled, None));
+}
+
+#[test]
+fn an_error_names_the_end_it_is_about() {
+    let reset = |operation| TransferError::before_start(operation, Errno::ECONNRESET);
+    for (operation, end, words) in [
+        (Operation::Read, Some(End::Source), "read from the source"),
+        (Operation::SpliceIn, Some(End::Source), "from the source"),
+        (Operation::Write, Some(End::Sink), "write to the sink"),
+        (Operation::ExamineSource, Some(End::Source), "the source"),
+        (Operation::ExamineSink, Some(End::Sink), "the sink"),
+        // Only the sink of these can be a connection, unless it is said otherwise.
+        (Operation::Sendfile, Some(End::Sink), "sendfile"),
+        (Operation::Splice, Some(End::Sink), "splice"),
+    ] {
+        let error = reset(operation);
+        assert_eq!(error.end(), end, "{operation:?}");
+        assert!(error.to_string().contains(words), "{error}");
+    }
+    let full = TransferError::before_start(Operation::CopyFileRange, Errno::ENOSPC);
+    assert_eq!(full.end(), Some(End::Sink));
+    let unreadable = TransferError::before_start(Operation::CopyFileRange, Errno::EIO);
+    assert_eq!(unreadable.end(), None, "either disk");
 }

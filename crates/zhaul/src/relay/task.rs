@@ -143,8 +143,8 @@ struct Watched<A, B> {
 impl<A: Readiness, B: Readiness> Sockets for Watched<A, B> {
     fn fd(&self, side: Side) -> BorrowedFd<'_> {
         match side {
-            Side::A => self.a.as_fd(),
-            Side::B => self.b.as_fd(),
+            Side::A => self.a.fd(),
+            Side::B => self.b.fd(),
         }
     }
 

@@ -7,11 +7,11 @@
 
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use zhaul_core::{DEFAULT_CHUNK_BYTES, Errno, Version};
 
-use super::send_file::SharedFile;
+use super::readiness::{Readiness, SharedFd};
 use crate::cold::{ColdPool, Running};
 use crate::errno::of_rustix;
 use crate::residency::{Chunk, Memo, Residency, Tick, populate, probe};
@@ -24,7 +24,7 @@ pub(crate) trait FileHandle {
     fn handle(&self) -> Result<Self::Handle, Errno>;
 }
 
-impl<F: SharedFile> FileHandle for &F {
+impl<F: AsFd + Clone + Send + 'static> FileHandle for &F {
     type Handle = F;
 
     fn file(&self) -> BorrowedFd<'_> {
@@ -36,37 +36,39 @@ impl<F: SharedFile> FileHandle for &F {
     }
 }
 
-/// A borrowed descriptor, duplicated when the first cold chunk comes up.
+/// The source of a transfer, shared or duplicated when the first cold chunk comes up.
 #[derive(Debug)]
-pub(crate) struct Duplicated<'a> {
-    fd: BorrowedFd<'a>,
-    duplicate: std::sync::OnceLock<Arc<OwnedFd>>,
+pub(crate) struct Kept<'a, S> {
+    source: &'a S,
+    duplicate: OnceLock<Arc<OwnedFd>>,
 }
 
-impl<'a> Duplicated<'a> {
-    pub(crate) const fn new(fd: BorrowedFd<'a>) -> Self {
+impl<'a, S> Kept<'a, S> {
+    pub(crate) const fn new(source: &'a S) -> Self {
         Self {
-            fd,
-            duplicate: std::sync::OnceLock::new(),
+            source,
+            duplicate: OnceLock::new(),
         }
     }
 }
 
-impl FileHandle for Duplicated<'_> {
-    type Handle = Arc<OwnedFd>;
+impl<S: Readiness> FileHandle for Kept<'_, S> {
+    type Handle = SharedFd;
 
     fn file(&self) -> BorrowedFd<'_> {
-        self.fd
+        self.source.fd()
     }
 
-    fn handle(&self) -> Result<Arc<OwnedFd>, Errno> {
-        if let Some(duplicate) = self.duplicate.get() {
-            return Ok(Arc::clone(duplicate));
+    fn handle(&self) -> Result<SharedFd, Errno> {
+        if let Some(shared) = self.source.shared() {
+            return Ok(shared);
         }
-        let duplicate = rustix::io::fcntl_dupfd_cloexec(self.fd, 0).map_err(of_rustix)?;
-        Ok(Arc::clone(
-            self.duplicate.get_or_init(|| Arc::new(duplicate)),
-        ))
+        if let Some(duplicate) = self.duplicate.get() {
+            return Ok(Arc::clone(duplicate) as SharedFd);
+        }
+        let duplicate = rustix::io::fcntl_dupfd_cloexec(self.source.fd(), 0).map_err(of_rustix)?;
+        let duplicate = self.duplicate.get_or_init(|| Arc::new(duplicate));
+        Ok(Arc::clone(duplicate) as SharedFd)
     }
 }
 
@@ -261,7 +263,7 @@ pub fn is_resident(
 ///
 /// # Errors
 /// What the disk says, typically EIO.
-pub async fn warm<F: SharedFile>(
+pub async fn warm<F: AsFd + Clone + Send + 'static>(
     file: &F,
     version: &Version,
     range: Range<u64>,

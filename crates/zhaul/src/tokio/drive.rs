@@ -152,7 +152,7 @@ pub(crate) async fn drive<S: Readiness, K: Readiness, F: FileHandle>(
         drive.control.tick(&mut drive.transfer);
         match drive.transfer.next() {
             Step::Submit(Op::Stat) => {
-                let version = endpoint::version(drive.source);
+                let version = endpoint::version(drive.source.fd());
                 drive.transfer.observed(version);
                 drive.publish();
             }
@@ -228,10 +228,10 @@ impl<S: Readiness, K: Readiness, F: FileHandle> Drive<'_, S, K, F> {
         }
         .stop();
         let patience = Patience::new(lease, self.transfer.has_failed());
-        let sink = self.sink;
+        let sink = self.sink.fd();
         let waited = async {
             tokio::select! {
-                released = acknowledged(sink) => Some(released),
+                released = acknowledged(&sink) => Some(released),
                 () = patience.over() => None,
             }
         };
@@ -274,7 +274,7 @@ impl<S: Readiness, K: Readiness, F: FileHandle> Drive<'_, S, K, F> {
         let hands = &mut self.hands;
         let mut call = || {
             hands
-                .execute(op, source.as_fd(), sink.as_fd())
+                .execute(op, source.fd(), sink.fd())
                 .map_err(io::Error::from)
         };
         let result = match awaited_end(op, source.is_file(), sink.is_file()) {

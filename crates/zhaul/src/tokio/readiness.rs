@@ -17,7 +17,18 @@ use crate::nonblocking::{NonBlocking, open_anew};
 /// A descriptor whose readiness a tokio reactor knows, or which is always ready (files).
 ///
 /// Descriptors are in non-blocking mode, as tokio keeps them. For others there is [`Attached`].
-pub trait Readiness: AsFd {
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be an end of an asynchronous transfer or relay",
+    label = "not a descriptor that a tokio reactor knows, and no file",
+    note = "tokio's sockets, halves, pipes and files, `std::fs::File`, and `&T`, `Box<T>` and \
+            `Arc<T>` of these can be; `zhaul::async_io::Attached::new` makes one of any other \
+            descriptor",
+    note = "what is no descriptor, as a TLS stream, can be relayed by copying: `zhaul::copying`"
+)]
+pub trait Readiness {
+    /// The descriptor.
+    fn fd(&self) -> BorrowedFd<'_>;
+
     /// Makes a call unless the reactor knows that it would block, and tells the reactor when it
     /// did block.
     ///
@@ -39,11 +50,24 @@ pub trait Readiness: AsFd {
     fn is_file(&self) -> bool {
         false
     }
+
+    /// The same file, to be kept alive by a thread that reads ahead in it; without one the
+    /// descriptor is duplicated for that.
+    fn shared(&self) -> Option<SharedFd> {
+        None
+    }
 }
+
+/// A descriptor with several owners.
+pub type SharedFd = Arc<dyn AsFd + Send + Sync>;
 
 macro_rules! on_a_reactor {
     ($($socket:ty),*) => {$(
         impl Readiness for $socket {
+            fn fd(&self) -> BorrowedFd<'_> {
+                self.as_fd()
+            }
+
             fn try_io<R>(
                 &self,
                 interest: Interest,
@@ -64,6 +88,10 @@ on_a_reactor!(TcpStream, UnixStream);
 macro_rules! one_way {
     ($($pipe:ty),*) => {$(
         impl Readiness for $pipe {
+            fn fd(&self) -> BorrowedFd<'_> {
+                self.as_fd()
+            }
+
             fn try_io<R>(
                 &self,
                 _interest: Interest,
@@ -82,6 +110,10 @@ macro_rules! one_way {
 one_way!(pipe::Sender, pipe::Receiver);
 
 impl<T: AsRawFd + AsFd + Sync> Readiness for AsyncFd<T> {
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.as_fd()
+    }
+
     fn try_io<R>(&self, interest: Interest, call: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
         Self::try_io(self, interest, |_| call())
     }
@@ -93,6 +125,10 @@ impl<T: AsRawFd + AsFd + Sync> Readiness for AsyncFd<T> {
 }
 
 impl Readiness for File {
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.as_fd()
+    }
+
     fn try_io<R>(
         &self,
         _interest: Interest,
@@ -115,33 +151,40 @@ impl Readiness for File {
 /// Of what claims to be a file and is not ready.
 pub(super) const BACK_OFF: std::time::Duration = std::time::Duration::from_millis(1);
 
-impl<T: Readiness + Sync> Readiness for &T {
-    fn try_io<R>(&self, interest: Interest, call: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
-        T::try_io(self, interest, call)
-    }
+macro_rules! through_a_pointer {
+    ($($pointer:ty),*) => {$(
+        impl<T: Readiness + Send + Sync> Readiness for $pointer {
+            fn fd(&self) -> BorrowedFd<'_> {
+                T::fd(self)
+            }
 
-    fn ready(&self, interest: Interest) -> impl Future<Output = io::Result<Ready>> + Send {
-        T::ready(self, interest)
-    }
+            fn try_io<R>(
+                &self,
+                interest: Interest,
+                call: impl FnOnce() -> io::Result<R>,
+            ) -> io::Result<R> {
+                T::try_io(self, interest, call)
+            }
 
-    fn is_file(&self) -> bool {
-        T::is_file(self)
-    }
+            fn ready(
+                &self,
+                interest: Interest,
+            ) -> impl Future<Output = io::Result<Ready>> + Send {
+                T::ready(self, interest)
+            }
+
+            fn is_file(&self) -> bool {
+                T::is_file(self)
+            }
+
+            fn shared(&self) -> Option<SharedFd> {
+                T::shared(self)
+            }
+        }
+    )*};
 }
 
-impl<T: Readiness + Sync + Send> Readiness for Arc<T> {
-    fn try_io<R>(&self, interest: Interest, call: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
-        T::try_io(self, interest, call)
-    }
-
-    fn ready(&self, interest: Interest) -> impl Future<Output = io::Result<Ready>> + Send {
-        T::ready(self, interest)
-    }
-
-    fn is_file(&self) -> bool {
-        T::is_file(self)
-    }
-}
+through_a_pointer!(&T, &mut T, Box<T>, Arc<T>);
 
 /// Any descriptor made fit for the tokio driver: in non-blocking mode and registered with the current
 /// runtime's reactor, or known to be always ready.
@@ -207,6 +250,10 @@ impl AsFd for Attached {
 }
 
 impl Readiness for Attached {
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.as_fd()
+    }
+
     fn try_io<R>(&self, interest: Interest, call: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
         match &self.0 {
             Inner::Stream(stream) => Readiness::try_io(stream, interest, call),

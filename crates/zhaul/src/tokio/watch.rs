@@ -74,7 +74,7 @@ impl Watch {
             if !came.is_read_closed() && !came.is_write_closed() {
                 return Ok(reported(came) | error);
             }
-            let now = reported_now(end.as_fd(), wanted);
+            let now = reported_now(end.fd(), wanted);
             if has(now, wanted) {
                 return Ok(now.difference(ERROR) | error);
             }
@@ -84,7 +84,7 @@ impl Watch {
             none => none.insert(watch(end, self.events)?),
         };
         loop {
-            let now = reported_now(end.as_fd(), wanted);
+            let now = reported_now(end.fd(), wanted);
             if has(now, wanted) {
                 return Ok(now.difference(ERROR));
             }
@@ -121,7 +121,7 @@ impl Watch {
             return;
         }
         let _ = end.try_io(self.interest(wanted), || {
-            if is_ready(end.as_fd(), wanted) {
+            if is_ready(end.fd(), wanted) {
                 Ok(())
             } else {
                 Err(io::ErrorKind::WouldBlock.into())
@@ -132,7 +132,7 @@ impl Watch {
     /// What is known of the end without waiting.
     pub(crate) fn known(&self, end: &impl Readiness, wanted: PollFlags) -> PollFlags {
         if self.own.is_some() {
-            return reported_now(end.as_fd(), wanted).difference(ERROR);
+            return reported_now(end.fd(), wanted).difference(ERROR);
         }
         let mut known = PollFlags::empty();
         for (flags, interest) in [
@@ -181,7 +181,7 @@ fn watch(end: &impl Readiness, events: PollFlags) -> Result<AsyncFd<Edges>, Errn
     // A future may be polled outside of the runtime that its sockets belong to. There is nobody
     // then who could watch.
     Handle::try_current().map_err(|_| Errno::ENXIO)?;
-    let edges = Edges::of(end.as_fd(), events)?;
+    let edges = Edges::of(end.fd(), events)?;
     // Deprecated because an arbitrary AsRawFd may lie about its descriptor; this one does not, and
     // the replacement is an unsafe function.
     #[expect(deprecated)]
