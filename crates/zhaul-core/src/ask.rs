@@ -26,8 +26,13 @@ pub enum Length {
 #[non_exhaustive]
 pub enum Stability {
     /// Nobody edits it in place: it is replaced by rename, or is archived. All routes are
-    /// allowed. The version is compared before each chunk and after the last; a difference
-    /// stops the transfer, but bytes already queued cannot be taken back.
+    /// allowed. The version is compared before each chunk and after the last: another mtime or a
+    /// shorter length stops the transfer, but bytes already queued cannot be taken back. A change of
+    /// metadata alone (ctime moves, mtime does not) stops nothing.
+    ///
+    /// What stays unseen: an editor who sets mtime back; stores through a shared mapping whose page
+    /// is dirty already, which move no time stamp before the kernel has written the page back; an
+    /// edit after the last look, while pages are still queued in the sink.
     Immutable,
     /// Others may write to it at any time. Bytes are copied at the moment they are read, so each
     /// byte sent was in the file when it was read. The default.
@@ -79,8 +84,13 @@ pub struct Ask {
     /// All bytes must come from one version of the file: where they are copied by reading, the
     /// version is compared after each read and before the bytes are written, so that neither a
     /// mixture nor a page that a truncation zeroed under the read reaches the sink. An edit ends
-    /// the transfer.
+    /// the transfer. What counts as one is said at [`Drift`](crate::Drift).
     pub one_version: bool,
+    /// Where versions are compared, a move of ctime alone counts as an edit. That finds an editor
+    /// who sets mtime back, and cuts the transfer short for everybody who changes the mode, the
+    /// owner, an attribute or the name of the file. A link, an unlink and a rename over it stay
+    /// allowed.
+    pub ctime_is_edit: bool,
     /// With [`Stability::Leased`] and pages sent in place: do not finish before they are
     /// acknowledged, so that the lease may be dropped as soon as the transfer is done.
     pub await_release: bool,
@@ -89,6 +99,9 @@ pub struct Ask {
 /// 1 MiB: large enough that a version check and a residency probe vanish in the cost of moving
 /// it, small enough that one chunk occupies a thread for about 100 µs.
 pub const DEFAULT_CHUNK_BYTES: usize = 1 << 20;
+
+/// The last offset that the kernel knows (`loff_t` is signed): 2^63 - 1.
+pub(crate) const MAX_OFFSET: u64 = i64::MAX as u64;
 
 /// One chunk: whoever else is runnable waits for at most one.
 pub const DEFAULT_BUDGET_BYTES: usize = DEFAULT_CHUNK_BYTES;
@@ -107,6 +120,7 @@ impl Default for Ask {
             only: None,
             version_is_fresh: false,
             one_version: false,
+            ctime_is_edit: false,
             await_release: true,
         }
     }

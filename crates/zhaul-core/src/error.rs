@@ -33,14 +33,16 @@ pub enum Cause {
         /// How.
         errno: Errno,
     },
-    /// The file became shorter than what was announced.
+    /// The file became shorter than it was when the transfer began, or than it was seen to be
+    /// since, and ends before what was to be moved.
     Truncated {
         /// Where the file ends now.
         size: u64,
     },
     /// The file was edited in place or replaced while its pages were sent.
     Changed,
-    /// The source ended before the length asked for; nobody shortened it, it never had more.
+    /// The source ended before the length asked for, or before the size that `fstat(2)` states of it
+    /// to this moment (FUSE and network file systems with a stale size). Nobody shortened it.
     SourceEnded,
     /// A write was accepted and took no byte.
     SinkStalled,
@@ -149,7 +151,9 @@ impl fmt::Display for Cause {
             Self::Io { operation, errno } => write!(f, "{operation}: {errno}"),
             Self::Truncated { size } => write!(f, "the file was truncated to {size} bytes"),
             Self::Changed => f.write_str("the file changed while it was sent"),
-            Self::SourceEnded => f.write_str("the source ended before the length asked for"),
+            Self::SourceEnded => {
+                f.write_str("the source ended before the length asked for, or stated by fstat")
+            }
             Self::SinkStalled => f.write_str("the sink took no byte"),
             Self::LeaseBroken => f.write_str("somebody is about to write to the file"),
             Self::Cancelled => f.write_str("cancelled"),

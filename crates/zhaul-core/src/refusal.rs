@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::ask::Ask;
+use crate::ask::{Ask, MAX_OFFSET};
 use crate::facts::{SinkFacts, SinkKind, SourceFacts, SourceKind};
 use crate::op::End;
 
@@ -27,6 +27,8 @@ pub enum Refusal {
     SinkAppends,
     /// A place in the sink was asked for, and the sink is a stream, which has none.
     SinkIsStream,
+    /// An offset behind 2^63 - 1, the last that the kernel knows, in the source or the sink.
+    OffsetTooLarge,
     /// [`Stability::Leased`](crate::Stability::Leased) without a lease.
     NoLease,
     /// The lease is on another file than the source.
@@ -56,6 +58,11 @@ impl Refusal {
         if ask.offset > 0 && !source.seekable {
             return Some(Self::SourceIsStream);
         }
+        let is_too_large = |offset: u64| offset > MAX_OFFSET;
+        if source.seekable && is_too_large(ask.offset) || ask.sink_offset.is_some_and(is_too_large)
+        {
+            return Some(Self::OffsetTooLarge);
+        }
         ask.sink_offset?;
         if sink.kind.is_socket() || sink.kind == SinkKind::Pipe {
             return Some(Self::SinkIsStream);
@@ -75,7 +82,7 @@ impl Refusal {
             | Self::SinkAppends
             | Self::SinkIsStream
             | Self::SinkNotAttached => Some(End::Sink),
-            Self::ChunkIsZero | Self::BudgetIsZero => None,
+            Self::ChunkIsZero | Self::BudgetIsZero | Self::OffsetTooLarge => None,
         }
     }
 }
@@ -90,6 +97,7 @@ impl fmt::Display for Refusal {
             Self::BudgetIsZero => "a budget of 0 bytes was asked for",
             Self::SinkAppends => "an offset was asked for in a sink opened for appending",
             Self::SinkIsStream => "an offset was asked for in a sink that is a stream",
+            Self::OffsetTooLarge => "an offset is behind 2^63 - 1, the last that the kernel knows",
             Self::NoLease => "the source is said to be leased, and there is no lease",
             Self::LeaseOnAnotherFile => "the lease is on another file",
             Self::SourceNotAttached => {

@@ -73,8 +73,9 @@ pub enum Why {
     PipePoolExhausted,
     /// The pool has a pipe again.
     PipeAgain,
-    /// The call reported the end of a source that had delivered nothing; some file systems do
-    /// so although a read delivers (size 0 in procfs), so a read has the last word.
+    /// The call reported the end of a source that had delivered nothing, or of a file that should
+    /// have more; some file systems do so although a read delivers (size 0 in procfs), so a read has
+    /// the last word.
     EndUnconfirmed,
 }
 
@@ -84,7 +85,7 @@ impl fmt::Display for Why {
             Self::Refused { operation, errno } => write!(f, "{operation}: {errno}"),
             Self::PipePoolExhausted => f.write_str("no pipe to be had"),
             Self::PipeAgain => f.write_str("there is a pipe again"),
-            Self::EndUnconfirmed => f.write_str("empty at the first call, to be confirmed by read"),
+            Self::EndUnconfirmed => f.write_str("an end that a read is to confirm"),
         }
     }
 }

@@ -327,6 +327,7 @@ impl Transfer {
                 self.guard.final_check_done();
                 self.finish(ending);
             }
+            Judgement::EndDoubted => self.doubt_end(),
             Judgement::Fall(why) => self.fall(why),
             Judgement::Fail(cause) => self.end(cause),
         }

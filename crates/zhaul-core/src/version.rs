@@ -1,9 +1,14 @@
 //! What identifies the content of a file at one moment, as far as `stat(2)` can tell.
 //!
 //! Two equal versions do not prove equal bytes: an edit within one timestamp tick (a jiffy, 1 to
-//! 10 ms, before the multigrain timestamps of Linux 6.13) is invisible. Two different versions do
-//! not prove different bytes either, so the differences are named by [`Drift`] and the transfer
-//! decides which of them stop it.
+//! 10 ms, before the multigrain timestamps of Linux 6.13) is invisible, and so is a store through a
+//! shared mapping whose page is dirty already. Two different versions do not prove different bytes
+//! either, so the differences are named by [`Drift`] and the transfer decides which of them stop it.
+//!
+//! What tells an edit is mtime: every `write(2)`, truncation and allocation moves it. ctime moves
+//! with it, and besides with whatever is done to the inode or its names: chmod, chown, setxattr,
+//! relabelling, link, unlink, rename, setting times. Those happen daily to files that are being sent
+//! and change no byte.
 
 /// A point in time as `stat(2)` reports it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,8 +32,9 @@ pub struct Version {
     pub mtime: Timestamp,
     /// Last change of the inode, which programs cannot set back.
     pub ctime: Timestamp,
-    /// Names that the inode has. It tells a file that was renamed over or unlinked (ctime moves,
-    /// content does not) from one whose mtime was set back after an edit.
+    /// Names that the inode has. Where ctime alone counts
+    /// ([`Ask::ctime_is_edit`](crate::Ask::ctime_is_edit)), it tells a file that was renamed over,
+    /// linked or unlinked from one whose mtime was set back after an edit.
     pub nlink: u64,
 }
 
@@ -42,12 +48,15 @@ pub enum Drift {
     /// Only ctime and the count of names differ: linked, unlinked or renamed over. The content
     /// is the same, which is what deploying by rename relies on.
     Relinked,
+    /// Only ctime differs: the mode, the owner, an attribute, a name or atime was changed, or
+    /// somebody wrote and set mtime back to the nanosecond. `stat(2)` cannot tell these apart.
+    Metadata,
     /// Longer than before. `stat(2)` cannot tell an append from an edit that also appends, so
     /// growth is always taken for an append.
     Grown,
     /// Shorter than before.
     Truncated,
-    /// Same length, other times.
+    /// Same length, another mtime: written to, or touched.
     Edited,
     /// Another file.
     Replaced,
@@ -72,7 +81,8 @@ impl Version {
         ) {
             (true, true, _) => Drift::Same,
             (true, false, false) => Drift::Relinked,
-            _ => Drift::Edited,
+            (true, false, true) => Drift::Metadata,
+            (false, _, _) => Drift::Edited,
         }
     }
 }
@@ -143,14 +153,17 @@ mod tests {
     }
 
     #[test]
-    fn an_edit_with_its_mtime_set_back_is_seen_by_ctime() {
+    fn ctime_alone_is_metadata_and_mtime_alone_an_edit() {
         let old = version();
-        assert_eq!(
-            old.drift_to(&Version {
-                ctime: later(old.ctime),
-                ..old
-            }),
-            Drift::Edited
-        );
+        let chmod = Version {
+            ctime: later(old.ctime),
+            ..old
+        };
+        assert_eq!(old.drift_to(&chmod), Drift::Metadata);
+        let written = Version {
+            mtime: later(old.mtime),
+            ..old
+        };
+        assert_eq!(old.drift_to(&written), Drift::Edited);
     }
 }

@@ -263,6 +263,64 @@ proptest! {
     }
 
     #[test]
+    fn metadata_changed_at_any_moment_stops_nothing(
+        setting in settings(), answers in answers(), host in hosts(), every in 1_usize..20,
+        one_version in any::<bool>(),
+    ) {
+        let mut mood = mood(answers);
+        let mut calls = 0;
+        let mut world = world_for(&setting, Vec::new());
+        world.mood = Box::new(move |op| {
+            calls += 1;
+            if calls % every == 0 && *op != Op::Stat { Mood::Touch } else { mood(op) }
+        });
+        let expected = world.source.clone();
+        let ask = Ask { one_version, ..setting.ask };
+        let mut transfer = start(&Setting { ask, ..setting }, &world, &host);
+        let summary = world.run(&mut transfer, None).unwrap();
+        let start = ask.offset as usize;
+        prop_assert!(world.sink == expected[start..start + summary.moved as usize]);
+        prop_assert_eq!(world.looks, 0);
+    }
+
+    #[test]
+    fn a_file_never_ends_before_its_size_at_the_start_without_an_error(
+        answers in answers(), host in hosts(), cut_at in 0_usize..40, size in 0_u64..30_000,
+        sink in prop_oneof![Just(SinkKind::StreamSocket), Just(SinkKind::Regular)],
+        stability in prop_oneof![
+            Just(Stability::Immutable), Just(Stability::MayChange), Just(Stability::Leased),
+        ],
+        chunk_bytes in 1_usize..9_000, one_version in any::<bool>(), lies in any::<bool>(),
+    ) {
+        let mut mood = mood(answers);
+        let mut calls = 0;
+        let mut world = World::file(pattern(30_000)).with_mood(move |op| {
+            calls += 1;
+            if calls == cut_at && *op != Op::Stat { Mood::Cut(size) } else { mood(op) }
+        });
+        world.faults_across_a_cut = true;
+        // Or fstat states more than there ever was.
+        world.stated_too_much = if lies { 5_000 } else { 0 };
+        let ask = Ask { chunk_bytes, stability, one_version, ..Ask::default() };
+        let setting = Setting {
+            source: SourceKind::Regular, sink, ask, len: 30_000, urgent_mark: None,
+        };
+        let mut transfer = start(&setting, &world, &host);
+        match world.run(&mut transfer, None) {
+            Ok(summary) => prop_assert!(summary.moved == 30_000 && !lies),
+            Err(error) => {
+                let stated = size + world.stated_too_much;
+                let truncated = Cause::Truncated { size: stated };
+                prop_assert!(
+                    error.cause == truncated || lies && error.cause == Cause::SourceEnded,
+                    "{:?}", error
+                );
+                prop_assert!(error.summary.calls < 200_000);
+            }
+        }
+    }
+
+    #[test]
     fn a_cut_at_any_moment_never_counts_a_byte_that_was_not_there(
         answers in answers(), host in hosts(), cut_at in 0_usize..40, size in 0_u64..30_000,
         stability in prop_oneof![Just(Stability::Immutable), Just(Stability::Leased)],

@@ -92,8 +92,8 @@ impl Default for Config {
 /// What the server promises about files that change while they are being sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Stability {
-    /// Files are replaced by rename, never edited in place. Pages go out by reference; size, mtime
-    /// and ctime are compared at each chunk and a change closes the connection short of
+    /// Files are replaced by rename, never edited in place. Pages go out by reference; size and
+    /// mtime are compared at each chunk and a change closes the connection short of
     /// `Content-Length`. Bytes of an in-place edit can reach a client before it is noticed.
     #[default]
     Immutable,

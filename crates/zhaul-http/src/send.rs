@@ -316,7 +316,12 @@ impl InFlight<'_> {
         let peer = self.connection.peer;
         match error.cause {
             _ if error.is_disconnect() => tracing::debug!("{peer} left: {path:?}: {error}"),
-            Cause::Truncated { .. } | Cause::Changed | Cause::SourceEnded => {
+            Cause::SourceEnded => self.worker.error_report(|| {
+                format!(
+                    "{path:?} ends before the size that its file system states; the connection to {peer} is closed there: {error}"
+                )
+            }),
+            Cause::Truncated { .. } | Cause::Changed => {
                 let remedy = match self.stability {
                     Stability::Immutable => {
                         " (replace files by rename, or use --stability lease or copy)"

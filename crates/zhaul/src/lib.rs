@@ -24,8 +24,10 @@
 //! A transfer moves exactly the bytes asked for, or says how many it moved and why it stopped. No
 //! byte reaches the sink that was not in the source at some moment during the transfer, except
 //! from a source that the caller declared [`Stability::Immutable`] and that somebody changed all
-//! the same; that is detected at chunk borders and reported. What the kernel's own `read(2)` does
-//! under a truncation is told at [`Stability::MayChange`].
+//! the same; that is detected at chunk borders and reported, as far as the file's size and mtime
+//! tell. A file that ends before the size that it had at the start is an error, whatever the
+//! stability. What the kernel's own `read(2)` does under a truncation is told at
+//! [`Stability::MayChange`].
 //!
 //! # Signals
 //! The Rust runtime ignores SIGPIPE, and a vanished receiver is an error here. A program that

@@ -46,6 +46,8 @@ pub enum Residency {
 /// regular file count as resident.
 pub fn probe(fd: impl AsFd, offset: u64, len: u64) -> Residency {
     let fd = fd.as_fd();
+    // No file reaches so far; what follows adds the two.
+    let len = len.min(u64::MAX - offset);
     if len == 0 {
         return Residency::Resident;
     }
@@ -113,7 +115,7 @@ fn sample(fd: BorrowedFd<'_>, offset: u64, len: u64, stride: u64) -> Residency {
         if at == last {
             return Residency::Resident;
         }
-        at = (at - at % stride + stride).min(last);
+        at = (at - at % stride).saturating_add(stride).min(last);
     }
 }
 

@@ -8,6 +8,11 @@
 //! the one to compare with. `stat(2)` cannot tell an append from an edit that also appends, and
 //! in the middle of an append it shows new times with the old size; so a file that looks edited
 //! at a border is looked at once more, a moment later.
+//!
+//! Whatever the stability, the end of a source with a version is held against it: one that ends
+//! before the longest size that it was ever seen to have was cut ([`Cause::Truncated`]). One that
+//! gives no more although `fstat(2)` states more is asked again, by reading; if it still gives
+//! nothing it has [ended](Cause::SourceEnded), whatever is stated.
 
 use crate::ask::{Ask, Stability};
 use crate::error::Cause;
@@ -20,10 +25,15 @@ use super::ledger::Ledger;
 #[derive(Debug)]
 pub(super) struct Guard {
     baseline: Option<Version>,
+    /// The longest that it was seen to be.
+    extent: u64,
+    /// Where the source last said that it has no more, although more was stated.
+    stuck_at: Option<u64>,
     /// Changes matter: the source was declared immutable, or is leased.
     watching: bool,
     /// Bytes read are not written before the file was found unchanged.
     verifies_reads: bool,
+    ctime_is_edit: bool,
     cannot_shrink: bool,
     /// The baseline was read at this very moment.
     fresh: bool,
@@ -63,6 +73,8 @@ enum Look {
 pub(super) enum Judgement {
     GoOn,
     Finished(Ending),
+    /// There should be more; another call is to try.
+    EndDoubted,
     Fall(Why),
     Fail(Cause),
 }
@@ -79,8 +91,11 @@ impl Guard {
             && !source.is_sealed();
         Self {
             baseline: source.version,
+            extent: source.version.map_or(0, |version| version.size),
+            stuck_at: None,
             watching,
             verifies_reads,
+            ctime_is_edit: ask.ctime_is_edit,
             cannot_shrink: source.seals.shrink,
             fresh: ask.version_is_fresh,
             final_check_due: watching,
@@ -92,6 +107,11 @@ impl Guard {
 
     pub(super) const fn knows_version(&self) -> bool {
         self.baseline.is_some()
+    }
+
+    /// Whether a source that says at this offset that it has no more ends before it should.
+    pub(super) const fn is_early_end(&self, offset: u64) -> bool {
+        self.baseline.is_some() && offset < self.extent
     }
 
     /// Where the file ended when it was last looked at.
@@ -144,12 +164,15 @@ impl Guard {
             .baseline
             .map_or(Drift::Same, |baseline| baseline.drift_to(&now));
         let verdict = self.verdict(drift, now.size);
-        if drift == Drift::Edited && verdict.is_some() && self.may_look_again(check) {
+        // An unlink in progress shows its ctime before its count of names.
+        let is_doubtful = matches!(drift, Drift::Edited | Drift::Metadata);
+        if is_doubtful && verdict.is_some() && self.may_look_again(check) {
             self.look = Look::Doubtful;
             self.check = Some(check);
             return Judgement::GoOn;
         }
         self.look = Look::First;
+        self.extent = self.extent.max(now.size);
         if verdict.is_none() {
             self.grew |= drift == Drift::Grown;
             // In the middle of an unlink ext4 has lowered the count of names and not yet moved
@@ -174,7 +197,7 @@ impl Guard {
                 None if now.size < end => Judgement::Fail(Cause::Truncated { size: now.size }),
                 None => Judgement::Fall(why),
             },
-            Check::End => self.judge_end(drift, now, ledger, verdict),
+            Check::End => self.judge_end(now, ledger, verdict),
         }
     }
 
@@ -194,22 +217,21 @@ impl Guard {
     }
 
     /// The source reported its end at the ledger's offset.
-    fn judge_end(
-        &mut self,
-        drift: Drift,
-        now: Version,
-        ledger: &Ledger,
-        verdict: Option<Cause>,
-    ) -> Judgement {
+    fn judge_end(&mut self, now: Version, ledger: &Ledger, verdict: Option<Cause>) -> Judgement {
         if let Some(cause) = verdict {
             return Judgement::Fail(cause);
         }
-        if drift == Drift::Truncated {
-            return Judgement::Fail(Cause::Truncated { size: now.size });
+        let here = ledger.offset();
+        if now.size > here {
+            // It grew meanwhile, or was cut and refilled: there is more to move. Unless it said so
+            // before.
+            return match self.stuck_at.replace(here) {
+                Some(before) if before == here => Judgement::Fail(Cause::SourceEnded),
+                _ => Judgement::EndDoubted,
+            };
         }
-        if now.size > ledger.offset() {
-            // It grew meanwhile, or was cut and refilled: there is more to move.
-            return Judgement::GoOn;
+        if now.size < self.extent {
+            return Judgement::Fail(Cause::Truncated { size: now.size });
         }
         match ledger.remaining() {
             Some(_) => Judgement::Fail(Cause::SourceEnded),
@@ -218,11 +240,14 @@ impl Guard {
     }
 
     fn verdict(&self, drift: Drift, size: u64) -> Option<Cause> {
+        if !self.watching && !self.verifies_reads {
+            return None;
+        }
         match drift {
-            _ if !self.watching && !self.verifies_reads => None,
             Drift::Truncated => Some(Cause::Truncated { size }),
             Drift::Edited | Drift::Replaced => Some(Cause::Changed),
-            _ => None,
+            Drift::Metadata => self.ctime_is_edit.then_some(Cause::Changed),
+            Drift::Same | Drift::Relinked | Drift::Grown => None,
         }
     }
 }

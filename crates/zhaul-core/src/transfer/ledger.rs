@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::ask::{Ask, Length};
+use crate::ask::{Ask, Length, MAX_OFFSET};
 use crate::facts::{SinkFacts, SourceFacts, SourceKind};
 
 use super::throttle::Throttle;
@@ -74,12 +74,13 @@ impl Ledger {
     }
 
     pub(super) const fn offset(&self) -> u64 {
-        self.start + self.taken
+        self.start.saturating_add(self.taken)
     }
 
     /// Where the next byte is written, if the caller asked for a place.
     pub(super) fn sink_offset(&self) -> Option<u64> {
-        self.sink_start.map(|start| start + self.moved)
+        self.sink_start
+            .map(|start| start.saturating_add(self.moved))
     }
 
     pub(super) const fn in_transit(&self) -> u64 {
@@ -112,6 +113,10 @@ impl Ledger {
     /// How much the next call may take from the source.
     pub(super) fn take_len(&self) -> usize {
         let mut len = self.chunk_left.min(self.remaining().unwrap_or(u64::MAX));
+        if self.source_is_seekable {
+            // The kernel refuses a range that ends behind the last offset there is, whole.
+            len = len.min(MAX_OFFSET.saturating_sub(self.offset()));
+        }
         if let Some(throttle) = &self.throttle {
             len = len.min(throttle.quantum_bytes());
         }

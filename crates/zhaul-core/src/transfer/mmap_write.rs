@@ -53,7 +53,7 @@ impl MmapWrite {
         let offset = ledger.offset();
         if !(self.window_start..self.window_end).contains(&offset) {
             let start = offset - offset % self.page_bytes;
-            let end = (start + self.window_bytes).min(self.file_end);
+            let end = start.saturating_add(self.window_bytes).min(self.file_end);
             return Op::Map {
                 offset: start,
                 len: bytes(end - start),

@@ -51,25 +51,39 @@ impl Transfer {
     }
 
     pub(super) fn source_ended(&mut self) {
-        let doubtful = self.ledger.moved == 0
-            && self.ledger.is_seekable()
-            && !self.only
-            && matches!(
-                self.route(),
-                Route::Sendfile | Route::Splice | Route::CopyFileRange
-            );
-        if doubtful {
-            self.change_route(Route::ReadWrite, Why::EndUnconfirmed);
+        if self.ledger.moved == 0 && self.lets_read_confirm() {
             return;
         }
         let exact = self.ledger.remaining().is_some();
-        if self.guard.knows_version() && (exact || self.route() == Route::MmapWrite) {
+        let is_early = exact || self.guard.is_early_end(self.ledger.offset());
+        if self.guard.knows_version() && (is_early || self.route() == Route::MmapWrite) {
             self.guard.check = Some(Check::End);
         } else if exact {
             self.end(Cause::SourceEnded);
         } else {
             self.finish(Ending::SourceEnd);
         }
+    }
+
+    /// The source says that it has no more, and fstat that it has.
+    pub(super) fn doubt_end(&mut self) {
+        // A mapping was not asked: the last look at the size was.
+        if self.route() != Route::MmapWrite {
+            self.lets_read_confirm();
+        }
+    }
+
+    /// A read has the last word about the end of a file. False if it has been heard, or must not be.
+    fn lets_read_confirm(&mut self) -> bool {
+        let unconfirmed = matches!(
+            self.route(),
+            Route::Sendfile | Route::Splice | Route::CopyFileRange
+        );
+        let confirms = unconfirmed && self.ledger.is_seekable() && !self.only;
+        if confirms {
+            self.change_route(Route::ReadWrite, Why::EndUnconfirmed);
+        }
+        confirms
     }
 
     pub(super) fn fall(&mut self, why: Why) {

@@ -20,6 +20,10 @@ pub struct World {
     pub pipe: VecDeque<u8>,
     pub buffer: Vec<u8>,
     pub edits: u32,
+    /// Changes of metadata, which move ctime alone.
+    pub touches: u32,
+    /// What fstat states beyond what the file gives.
+    pub stated_too_much: u64,
     /// Says of each call how it goes.
     pub mood: Box<dyn FnMut(&Op) -> Mood>,
     pub stats: u32,
@@ -44,12 +48,16 @@ pub enum Mood {
     Full,
     /// At most so much, at least one byte.
     Short(usize),
+    /// 0: there is no more.
+    Nothing,
     WouldBlock,
     Fails(Errno),
     /// The file is cut to this length just before the call.
     Cut(u64),
     /// Somebody edits the file just before the call.
     Edit,
+    /// Somebody changes its mode, its owner, an attribute or its name just before the call.
+    Touch,
     /// The file is cut to this length during the call: what the kernel holds references to
     /// turns into zeros and counts as moved, what is read is short.
     CutDuring(u64),
@@ -65,6 +73,8 @@ impl World {
             pipe: VecDeque::new(),
             buffer: vec![0; 64 << 10],
             edits: 0,
+            touches: 0,
+            stated_too_much: 0,
             mood: Box::new(|_| Mood::Full),
             stats: 0,
             now: Duration::ZERO,
@@ -97,9 +107,12 @@ impl World {
         Version {
             dev: 1,
             ino: 1,
-            size: self.source.len() as u64,
+            size: self.source.len() as u64 + self.stated_too_much,
             mtime: at,
-            ctime: at,
+            ctime: Timestamp {
+                nanoseconds: self.touches,
+                ..at
+            },
             nlink: 1,
         }
     }
@@ -109,6 +122,7 @@ impl World {
         let limit = match (self.mood)(op) {
             Mood::Full => usize::MAX,
             Mood::Short(limit) => limit.max(1),
+            Mood::Nothing => return Ok(0),
             Mood::WouldBlock => return Err(Errno::EAGAIN),
             Mood::Fails(errno) => return Err(errno),
             Mood::Cut(size) => {
@@ -131,6 +145,10 @@ impl World {
             }
             Mood::Edit => {
                 self.edits += 1;
+                usize::MAX
+            }
+            Mood::Touch => {
+                self.touches += 1;
                 usize::MAX
             }
         };

@@ -116,6 +116,85 @@ fn an_edit_between_chunks_stops_an_immutable_transfer() {
     }
 }
 
+/// Calls that are each preceded by a change of metadata.
+fn touched(world: World) -> World {
+    world.with_mood(|op| match op {
+        Op::Stat => Mood::Full,
+        _ => Mood::Touch,
+    })
+}
+
+#[test]
+fn a_change_of_metadata_is_no_edit() {
+    let bytes = pattern(LEN as usize);
+    let asks = |route: Route| {
+        let routed = Ask {
+            only: Some(route),
+            chunk_bytes: 4096,
+            ..leased_if_mapped(route)
+        };
+        [
+            routed,
+            Ask {
+                length: Length::ToEnd,
+                ..routed
+            },
+            Ask {
+                one_version: true,
+                ..routed
+            },
+        ]
+    };
+    for route in [
+        Route::Sendfile,
+        Route::Splice,
+        Route::MmapWrite,
+        Route::ReadWrite,
+    ] {
+        for ask in asks(route) {
+            let mut world = touched(World::file(bytes.clone()));
+            let mut transfer = from_file(&world, &socket(), &ask);
+            world
+                .run(&mut transfer, None)
+                .unwrap_or_else(|error| panic!("{ask:?}: {error}"));
+            assert!(world.sink == bytes, "{route}");
+            assert_eq!(world.looks, 0, "and nothing to look at twice");
+        }
+    }
+    let copied = Ask {
+        stability: Stability::MayChange,
+        one_version: true,
+        ..immutable()
+    };
+    let mut world = touched(World::file(bytes.clone()));
+    let mut transfer = from_file(&world, &socket(), &copied);
+    world.run(&mut transfer, None).unwrap();
+    assert!(world.sink == bytes);
+}
+
+#[test]
+fn who_counts_ctime_finds_an_edit_whose_mtime_was_set_back() {
+    for (stability, one_version) in [
+        (Stability::Immutable, false),
+        (Stability::Leased, false),
+        (Stability::MayChange, true),
+    ] {
+        let ask = Ask {
+            stability,
+            one_version,
+            ctime_is_edit: true,
+            chunk_bytes: 4096,
+            ..immutable()
+        };
+        let mut world = touched(World::file(pattern(LEN as usize)));
+        let mut transfer = from_file(&world, &socket(), &ask);
+        let error = world.run(&mut transfer, None).unwrap_err();
+        assert_eq!(error.cause, Cause::Changed, "{stability:?}");
+        assert!(error.moved() <= 4096);
+        assert_eq!(world.looks, 1, "it might have been an unlink in progress");
+    }
+}
+
 #[test]
 fn an_edit_during_the_last_chunk_is_still_reported() {
     let mut world = World::file(pattern(LEN as usize)).with_mood(|op| {
@@ -207,6 +286,7 @@ fn an_unlink_in_progress_is_no_edit() {
             let world = World::file(pattern(LEN as usize));
             let ask = Ask {
                 chunk_bytes: 4096,
+                ctime_is_edit: true,
                 ..immutable()
             };
             let mut transfer = from_file(&world, &socket(), &ask);

@@ -6,6 +6,7 @@
 mod common;
 
 mod changes;
+mod ends;
 mod fallbacks;
 mod leases;
 mod stops;

@@ -19,6 +19,7 @@ pub struct InMemory {
 /// Asks about `len` bytes from `offset` of a file or a block device; `None` if it cannot be asked.
 pub(crate) fn in_memory(fd: impl AsFd, offset: u64, len: u64) -> Option<InMemory> {
     let fd = fd.as_fd();
+    let len = len.min(u64::MAX - offset);
     if len == 0 {
         return None;
     }

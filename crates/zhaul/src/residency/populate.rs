@@ -21,6 +21,7 @@ use crate::errno::of_rustix;
 /// What the disk says, typically EIO.
 pub fn populate(fd: impl AsFd, offset: u64, len: u64) -> Result<u64, Errno> {
     let fd = fd.as_fd();
+    let len = len.min(u64::MAX - offset);
     let Some(nonzero_len) = std::num::NonZeroU64::new(len) else {
         return Ok(0);
     };

@@ -175,7 +175,7 @@ impl<'a, F: FileHandle> Ahead<'a, F> {
         if let Some(version) = &self.version {
             let chunk = self.chunk(range.start);
             let start = chunk.index * self.chunk_bytes;
-            let end = (start + self.chunk_bytes).min(version.size);
+            let end = start.saturating_add(self.chunk_bytes).min(version.size);
             // Only a whole chunk is remembered: the memo does not know parts.
             if range.start == start && range.end >= end {
                 self.memo.note(version, chunk, now);
@@ -199,7 +199,7 @@ impl<'a, F: FileHandle> Ahead<'a, F> {
         if start >= self.end {
             return;
         }
-        let range = self.rest_of_chunk(start, start + 1);
+        let range = self.rest_of_chunk(start, start.saturating_add(1));
         if self.look_up_without_learning(&range) {
             return;
         }
@@ -243,7 +243,7 @@ pub fn is_resident(
     while at < range.end {
         let chunk = Chunk::at(at, chunk_bytes);
         let start = chunk.index * chunk_bytes;
-        let chunk_end = start + chunk_bytes;
+        let chunk_end = start.saturating_add(chunk_bytes);
         if !memo.is_resident(version, chunk, now) {
             let end = chunk_end.min(range.end);
             if probe(file, at, end - at) != Residency::Resident {
@@ -281,7 +281,7 @@ pub async fn warm<F: AsFd + Clone + Send + 'static>(
     let mut was_cold = false;
     let mut at = range.start;
     while at < range.end {
-        let chunk = ahead.rest_of_chunk(at, at + 1);
+        let chunk = ahead.rest_of_chunk(at, at.saturating_add(1));
         if !ahead.is_ready(at, 1) {
             ahead.make_ready(at, 1).await?;
             was_cold = true;
