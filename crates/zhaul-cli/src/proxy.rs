@@ -7,7 +7,7 @@ use anyhow::{Context, anyhow};
 use clap::{ArgGroup, Args, ValueHint};
 use sd_notify::NotifyState;
 use zhaul_proxy::config::{
-    Balance, Check, Config, DEFAULT_NAME, Log, LogFormat, ProxyVersion, Upstream, file,
+    self, Balance, Check, Config, DEFAULT_NAME, Log, LogFormat, ProxyVersion, Upstream, file,
 };
 use zhaul_proxy::{Handle, Proxy, ProxyError};
 use zhaul_service::{ListenAddr, Listener};
@@ -49,8 +49,8 @@ pub(crate) struct Arguments {
 #[command(next_help_heading = "Without a configuration file")]
 struct Simple {
     #[arg(
-        help = "Where to listen: host:port, [v6]:port, :port (every interface) or unix:/path; \
-                repeatable",
+        help = "Where to listen: host:port, [v6]:port, :port (every interface), unix:/path or \
+                unix:@name, as in unix:/run/p.sock,mode=660,owner=USER:GROUP; repeatable",
         short,
         long,
         value_name = "ADDR",
@@ -60,7 +60,7 @@ struct Simple {
     listen: Vec<ListenAddr>,
 
     #[arg(
-        help = "Servers: host:port, [v6]:port or unix:/path; several with commas",
+        help = "Servers: host:port, [v6]:port, unix:/path or unix:@name; several with commas",
         short,
         long,
         value_name = "ADDR",
@@ -123,9 +123,9 @@ struct Simple {
     )]
     log_format: LogFormat,
 
-    /// Take the administrator's commands at unix:/path
+    /// Take the administrator's commands at unix:/path, with mode=600 if none is said
     #[arg(long, value_name = "ADDR", conflicts_with = "config")]
-    admin: Option<Upstream>,
+    admin: Option<ListenAddr>,
 
     /// Answer metrics over HTTP here
     #[arg(long, value_name = "ADDR", conflicts_with = "config")]
@@ -140,11 +140,9 @@ impl Simple {
     fn into_config(self) -> anyhow::Result<Config> {
         let admin = match self.admin {
             None => None,
-            Some(Upstream::Unix(path)) => Some(path),
-            Some(other) => {
-                return Err(anyhow!(
-                    "--admin {other}: it takes commands, so it is a UNIX socket (write unix:/path)"
-                ));
+            Some(address) => {
+                let wrong = |what| anyhow!("--admin {address}: {what}");
+                Some(config::admin(address.clone()).map_err(wrong)?)
             }
         };
         let mut names = std::collections::BTreeSet::new();
@@ -187,6 +185,9 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
     };
     let config = config.map_err(usage)?;
     if check {
+        for note in Proxy::check(&config).map_err(|e| usage(e.into()))? {
+            say(format_args!("would not start here and now: {note}"));
+        }
         say_configuration_is_sound(path.as_deref(), &config);
         return Ok(());
     }

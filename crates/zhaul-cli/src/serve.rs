@@ -31,8 +31,8 @@ pub(crate) struct Arguments {
     root: PathBuf,
 
     #[arg(
-        help = "Where to listen: host:port, [v6]:port, :port (every interface) or unix:/path; \
-                repeatable",
+        help = "Where to listen: host:port, [v6]:port, :port (every interface), unix:/path or \
+                unix:@name, as in unix:/run/z.sock,mode=660,owner=USER:GROUP; repeatable",
         short,
         long,
         value_name = "ADDR",

@@ -82,7 +82,7 @@ impl ServeError {
 /// What a browser would be told to open.
 fn url(address: &Bound) -> String {
     match address {
-        Bound::Unix(path) => format!("unix:{}", path.display()),
+        Bound::Unix(addr) => addr.to_string(),
         Bound::Tcp(addr) if addr.ip().is_unspecified() => {
             format!("http://localhost:{}/ (every interface)", addr.port())
         }
@@ -163,10 +163,7 @@ impl Server {
         let listen = config.listen.clone();
         let access_log = config.access_log.clone();
         let site = Arc::new(Site::new(config)?);
-        let mut listeners = Vec::new();
-        for address in &listen {
-            listeners.extend(Listener::bind(address, Options::default())?);
-        }
+        let listeners = Listener::bind_all(&listen, &listen, Options::default())?;
         let log = match access_log {
             None => None,
             Some(log) => Some(LogWriter::start(log.path.clone()).map_err(|why| {

@@ -6,15 +6,16 @@
 //! it is finds out.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use zhaul_service::UnixAddr;
 
 /// Something that can be connected to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Endpoint {
     Tcp(SocketAddr),
-    Unix(PathBuf),
+    Unix(UnixAddr),
 }
 
 /// All that a server's address stands for; empty while a name does not resolve.
@@ -161,7 +162,7 @@ mod tests {
     fn order(addresses: &Addresses, turn: usize, now: Duration) -> Vec<String> {
         let text = |endpoint| match endpoint {
             Endpoint::Tcp(address) => address.ip().to_string(),
-            Endpoint::Unix(path) => path.display().to_string(),
+            Endpoint::Unix(addr) => addr.to_string(),
         };
         addresses
             .order(turn, PATIENCE, now)

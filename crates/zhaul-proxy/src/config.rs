@@ -3,7 +3,10 @@
 //! A [`Config`] is plain, checked data in which every reference holds. It is made from a file by
 //! [`file::parse`], or from the command line by [`Config::simple`].
 
+mod document;
 pub mod file;
+mod overlap;
+mod server_name;
 mod value;
 
 use std::collections::BTreeMap;
@@ -14,7 +17,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use zhaul_service::ListenAddr;
+use zhaul_service::{ListenAddr, UnixAddr};
 
 /// Everything that `zhaul proxy` can be told.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,8 +28,9 @@ pub struct Config {
     pub max_connections: usize,
     /// Time that sessions have to end once the proxy was asked to stop.
     pub drain: Duration,
-    /// Where the administrator's commands are taken; always a UNIX socket.
-    pub admin: Option<PathBuf>,
+    /// Where the administrator's commands are taken: a UNIX socket with a file, whose mode says by
+    /// whom.
+    pub admin: Option<ListenAddr>,
     /// Where metrics are answered over HTTP.
     pub metrics: Option<ListenAddr>,
     /// Where sessions are logged.
@@ -221,8 +225,8 @@ pub enum Upstream {
     Ip(SocketAddr),
     /// A name and a port.
     Name(String, u16),
-    /// A UNIX stream socket at this path.
-    Unix(PathBuf),
+    /// A UNIX stream socket.
+    Unix(UnixAddr),
 }
 
 /// What happens to a connection when every server that is up has all it may have.
@@ -418,7 +422,37 @@ impl Default for Check {
     }
 }
 
+/// Where the administrator's commands are taken.
+///
+/// # Errors
+/// If it is nothing whose file keeps others out.
+pub fn admin(address: ListenAddr) -> Result<ListenAddr, String> {
+    match address {
+        ListenAddr::Unix(UnixAddr::Path(_), _) => Ok(address),
+        ListenAddr::Unix(UnixAddr::Abstract(_), _) => Err(
+            "it takes commands, and everybody may connect to a name without a file (write unix:/path)"
+                .to_owned(),
+        ),
+        ListenAddr::Tcp(_) => {
+            Err("it takes commands, so it is a UNIX socket (write unix:/path)".to_owned())
+        }
+    }
+}
+
 impl Config {
+    /// Every address that is listened on.
+    pub(crate) fn listens_on(&self) -> Vec<ListenAddr> {
+        let listeners = self
+            .listeners
+            .values()
+            .flat_map(|listener| &listener.listen);
+        listeners
+            .chain(&self.metrics)
+            .chain(&self.admin)
+            .cloned()
+            .collect()
+    }
+
     /// One listener and one pool, both called `default`.
     pub fn simple(listen: Vec<ListenAddr>, to: Vec<Upstream>) -> Self {
         let servers = to.into_iter().map(|address| Server {
@@ -499,14 +533,8 @@ impl FromStr for Upstream {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if let Some(path) = text.strip_prefix("unix:") {
-            return match path.len() {
-                0 => Err("unix: needs a path (write unix:/path)".to_owned()),
-                1..=107 => Ok(Self::Unix(PathBuf::from(path))),
-                n => Err(format!(
-                    "the socket path has {n} bytes (107 is the most that Linux takes)"
-                )),
-            };
+        if let Some(name) = text.strip_prefix("unix:") {
+            return name.parse().map(Self::Unix);
         }
         if let Ok(address) = text.parse::<SocketAddr>() {
             return match address.port() {
@@ -516,7 +544,7 @@ impl FromStr for Upstream {
         }
         let Some((host, port)) = text.rsplit_once(':') else {
             return Err(format!(
-                "{text:?} has no port (write host:port, [v6]:port or unix:/path)"
+                "{text:?} has no port (write host:port, [v6]:port, unix:/path or unix:@name)"
             ));
         };
         let Ok(port @ 1..) = port.parse::<u16>() else {
@@ -548,7 +576,7 @@ impl fmt::Display for Upstream {
         match self {
             Self::Ip(address) => address.fmt(f),
             Self::Name(host, port) => write!(f, "{host}:{port}"),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Unix(addr) => addr.fmt(f),
         }
     }
 }
@@ -607,7 +635,11 @@ mod tests {
         );
         assert_eq!(
             "unix:/run/db".parse(),
-            Ok(Upstream::Unix(PathBuf::from("/run/db")))
+            Ok(Upstream::Unix(UnixAddr::Path("/run/db".into())))
+        );
+        assert_eq!(
+            "unix:@db".parse(),
+            Ok(Upstream::Unix(UnixAddr::Abstract(b"db".to_vec())))
         );
     }
 

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use zhaul_sys::setsockopt::{self, IntOption};
 
 use crate::addresses::Endpoint;
@@ -28,10 +28,10 @@ pub(crate) fn begin(
 ) -> Result<OwnedFd, Failed> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let address = match endpoint {
-        Endpoint::Unix(path) => {
+        Endpoint::Unix(addr) => {
             let fd =
                 rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-            return match rustix::net::connect(&fd, &SocketAddrUnix::new(path)?) {
+            return match rustix::net::connect(&fd, &addr.to_kernel()?) {
                 Ok(()) => Ok(fd),
                 Err(Errno::AGAIN) => Err(Failed::Busy),
                 Err(errno) => Err(Failed::Theirs(errno)),

@@ -22,6 +22,7 @@ mod gate;
 pub mod health;
 mod log;
 mod mailbox;
+mod opening;
 mod pool;
 mod proxy;
 pub mod proxy_header;
@@ -29,6 +30,7 @@ mod server;
 mod session;
 mod site;
 mod timers;
+mod trial;
 mod worker;
 
 pub use proxy::{Handle, Proxy, ProxyError};

@@ -5,7 +5,6 @@
 //! force without touching a connection, or leaves everything as it was.
 
 use std::io;
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,13 +14,15 @@ use tokio::sync::watch;
 use zhaul::PipePool;
 use zhaul::relay::{BufferPool, Resources};
 use zhaul_service::{
-    ListenAddr, ListenError, Listener, LogSender, LogWriter, Options, raise_open_files,
+    Access, Bound, ListenAddr, ListenError, Listener, LogSender, LogWriter, Options,
+    raise_open_files,
 };
 
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::control;
 use crate::mailbox::{Letter, Mailbox};
 use crate::site::Site;
+use crate::trial;
 use crate::worker::{Parts, Worker};
 
 /// Descriptors kept free for everything that is no session.
@@ -51,6 +52,9 @@ pub enum ProxyError {
     /// An address cannot be listened on.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// What was asked for contradicts itself.
+    #[error("{}", .0.join("\n"))]
+    Config(Vec<String>),
     /// A name stands for no address.
     #[error(
         "server {server}: cannot look up {host}: {why} (name a host that exists, or its address)"
@@ -84,15 +88,33 @@ pub enum ProxyError {
         /// What the kernel said.
         why: io::Error,
     },
+    /// Several of these at once.
+    #[error("{}", lines(.0))]
+    Several(Vec<ProxyError>),
     /// It was told to stop before.
     #[error("the proxy is being stopped (start it again)")]
     Stopping,
     /// Something that only a restart can change.
     #[error("{0} cannot be changed while the proxy runs (restart it)")]
-    NeedsRestart(&'static str),
+    NeedsRestart(String),
     /// The machine would not give what a proxy needs.
     #[error("cannot start the proxy: {0} (see the limits of this user and machine)")]
     Start(#[from] io::Error),
+}
+
+fn lines(errors: &[ProxyError]) -> String {
+    let lines: Vec<_> = errors.iter().map(ToString::to_string).collect();
+    lines.join("\n")
+}
+
+impl ProxyError {
+    /// All of these as one; there is at least one.
+    pub(crate) fn all(mut errors: Vec<Self>) -> Self {
+        match errors.len() {
+            1 => errors.remove(0),
+            _ => Self::Several(errors),
+        }
+    }
 }
 
 /// A proxy that listens and does not serve yet.
@@ -201,16 +223,19 @@ impl Handle {
         if *shared.stop.borrow() != Stop::No {
             return Err(ProxyError::Stopping);
         }
+        sound(&config)?;
         let old = shared.site.load_full();
-        for (same, what) in [
+        let changed: Vec<_> = [
             (old.config.workers == config.workers, "workers"),
             (old.config.admin == config.admin, "admin"),
             (old.config.metrics == config.metrics, "metrics"),
             (old.config.log == config.log, "log"),
-        ] {
-            if !same {
-                return Err(ProxyError::NeedsRestart(what));
-            }
+        ]
+        .into_iter()
+        .filter_map(|(same, what)| (!same).then_some(what))
+        .collect();
+        if !changed.is_empty() {
+            return Err(ProxyError::NeedsRestart(changed.join(", ")));
         }
         let workers = shared.mailboxes.len();
         let most = most_sessions(&config, shared.open_files, workers);
@@ -232,6 +257,15 @@ impl Handle {
     }
 }
 
+/// Whether what is asked for can be had at all.
+pub(crate) fn sound(config: &Config) -> Result<(), ProxyError> {
+    let clashes = config.clashes();
+    match clashes.is_empty() {
+        true => Ok(()),
+        false => Err(ProxyError::Config(clashes)),
+    }
+}
+
 /// Moves on to a later state; false if it was reached before.
 fn advance(stop: &watch::Sender<Stop>, to: Stop) -> bool {
     stop.send_if_modified(|state| {
@@ -244,32 +278,70 @@ fn advance(stop: &watch::Sender<Stop>, to: Stop) -> bool {
 }
 
 impl Proxy {
+    /// Whether a proxy could be started with this configuration, as far as that can be told without
+    /// starting one. What depends on who starts it and when is no mistake of the configuration and is
+    /// handed back: an address that is in use (it may be so by the proxy that is to be reloaded), a
+    /// privilege that whoever asks has not.
+    ///
+    /// # Errors
+    /// Everything because of which it would not start.
+    pub fn check(config: &Config) -> Result<Vec<String>, ProxyError> {
+        let (problems, notes): (Vec<_>, Vec<_>) = trial::problems(config)
+            .into_iter()
+            .partition(trial::is_a_mistake);
+        match problems.is_empty() {
+            true => Ok(notes.iter().map(ToString::to_string).collect()),
+            false => Err(ProxyError::all(problems)),
+        }
+    }
+
     /// Opens the log and every listening socket. `inherited` are sockets that listen already (socket
     /// activation): where the configuration names their address, they are used.
     ///
     /// # Errors
     /// [`ProxyError`] names what, why and what to do.
     pub fn bind(config: Config, mut inherited: Vec<Listener>) -> Result<Self, ProxyError> {
+        sound(&config)?;
         let open_files = raise_open_files();
         let workers = match config.workers {
             0 => thread::available_parallelism().map_or(1, usize::from),
             n => n,
         };
         let most = most_sessions(&config, open_files, workers);
-        let admin = config.admin.as_deref().map(admin_socket).transpose()?;
-        let metrics = match &config.metrics {
-            Some(address) => Listener::bind(address, Options::default())?,
-            None => Vec::new(),
-        };
+        let mut problems = Vec::new();
+        let admin = config.admin.as_ref().map(admin_socket).transpose();
+        let admin = admin.unwrap_or_else(|e| {
+            problems.push(e);
+            None
+        });
+        let metrics = config.metrics.as_slice();
+        let metrics = Listener::bind_all(metrics, &config.listens_on(), Options::default());
+        let metrics = metrics.unwrap_or_else(|e| {
+            problems.push(e.into());
+            Vec::new()
+        });
         let log = match &config.log {
             None => None,
-            Some(log) => Some(LogWriter::start(log.path.clone()).map_err(|why| {
-                let path = log.path.as_ref();
-                let path = path.map_or("-".to_owned(), |p| p.display().to_string());
-                ProxyError::Log { path, why }
-            })?),
+            Some(log) => match LogWriter::start(log.path.clone()) {
+                Ok(started) => Some(started),
+                Err(why) => {
+                    problems.push(log_error(log, why));
+                    None
+                }
+            },
         };
-        let site = Site::new(config, None, &mut inherited, workers, most)?;
+        let site = match Site::new(config, None, &mut inherited, workers, most) {
+            Ok(site) if problems.is_empty() => site,
+            Ok(_) => return Err(ProxyError::all(problems)),
+            Err(ProxyError::Several(more)) => {
+                problems.extend(more);
+                return Err(ProxyError::Several(problems));
+            }
+            Err(one) => {
+                problems.push(one);
+                return Err(ProxyError::all(problems));
+            }
+        };
         for unused in inherited {
             tracing::warn!(
                 "the inherited socket {} is in no listener's list and is closed",
@@ -363,21 +435,36 @@ impl Proxy {
     }
 }
 
+pub(crate) fn log_error(log: &config::Log, why: io::Error) -> ProxyError {
+    let path = log.path.as_ref();
+    let path = path.map_or("-".to_owned(), |path| path.display().to_string());
+    ProxyError::Log { path, why }
+}
+
 /// The administrator's socket takes commands, so it is its owner's alone.
-fn admin_socket(path: &Path) -> Result<Listener, ProxyError> {
+fn admin_socket(address: &ListenAddr) -> Result<Listener, ProxyError> {
+    let ListenAddr::Unix(addr, access) = address else {
+        return Err(io::Error::other("the administrator's socket has no file").into());
+    };
     let options = Options {
-        mode: 0o600,
+        access: Access {
+            mode: access.mode.or(Some(0o600)),
+            ..*access
+        },
         ..Options::default()
     };
-    let mut listeners = Listener::bind(&ListenAddr::Unix(path.to_owned()), options)?;
-    let listener = listeners.pop();
-    Ok(listener.ok_or_else(|| io::Error::other("no administrator's socket"))?)
+    Ok(Listener::bind(&Bound::Unix(addr.clone()), options)?)
 }
 
 /// Sessions that may be open at once.
 fn most_sessions(config: &Config, open_files: usize, workers: usize) -> usize {
     let pipes = pipes_of_a_worker(open_files, workers) * FILES_PER_PIPE * workers;
-    let left = open_files.saturating_sub(SPARE_FILES + pipes);
+    let sockets = |listener: &config::Listener| match listener.reuse_port {
+        true => listener.listen.len() * workers,
+        false => listener.listen.len(),
+    };
+    let sockets: usize = config.listeners.values().map(sockets).sum();
+    let left = open_files.saturating_sub(SPARE_FILES + pipes + sockets);
     let most = (left / FILES_PER_SESSION).max(1);
     match config.max_connections {
         0 => {

@@ -38,7 +38,7 @@ impl Server {
     pub(crate) fn new(pool: &str, config: &config::Server) -> Self {
         let endpoints = match &config.address {
             Upstream::Ip(address) => vec![Endpoint::Tcp(*address)],
-            Upstream::Unix(path) => vec![Endpoint::Unix(path.clone())],
+            Upstream::Unix(addr) => vec![Endpoint::Unix(addr.clone())],
             Upstream::Name(..) => Vec::new(),
         };
         Self {

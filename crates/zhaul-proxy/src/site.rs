@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use zhaul_service::{Bound, ListenAddr, ListenError, Options};
+use zhaul_service::{Access, Bound, Options};
 
 use crate::client_hello::ClientHello;
 use crate::config::{self, Config};
@@ -15,6 +15,7 @@ use crate::connect;
 use crate::control::resolve_all;
 use crate::departed::Departed;
 use crate::gate::{Door, Gate};
+use crate::opening::Opening;
 use crate::pool::{Carried, Pool};
 use crate::proxy::ProxyError;
 use crate::server::Server;
@@ -56,16 +57,18 @@ pub(crate) struct Socket {
     pub(crate) listener: Arc<Listener>,
     pub(crate) listening: Arc<zhaul_service::Listener>,
     /// What was asked for, to be found again after a reload.
-    asked: Asked,
-    /// The only worker that accepts on it, if each has its own.
-    pub(crate) worker: Option<usize>,
+    pub(crate) asked: Asked,
+    /// Who may connect.
+    pub(crate) access: Access,
 }
 
+/// What a socket was made for.
 #[derive(Clone, Debug, PartialEq)]
-struct Asked {
-    address: ListenAddr,
-    options: Options,
-    worker: Option<usize>,
+pub(crate) struct Asked {
+    pub(crate) address: Bound,
+    pub(crate) options: Options,
+    /// The only worker that accepts on it, if each has its own.
+    pub(crate) worker: Option<usize>,
 }
 
 impl Listener {
@@ -90,6 +93,43 @@ impl Listener {
             .and_then(|index| self.routes.get(index))
             .or(self.default.as_ref())
     }
+}
+
+impl Socket {
+    /// Gives it what the configuration says, also if it listens since before.
+    fn set_up(&self, kept: &[Self]) {
+        let Self {
+            listener,
+            listening,
+            access,
+            ..
+        } = self;
+        let address = &listening.address;
+        if matches!(address, Bound::Tcp(_)) {
+            connect::bequeath(&listening.fd, &listener.config)
+                .unwrap_or_else(|why| tracing::warn!("{address}: keepalive: {why}"));
+        }
+        let before = kept
+            .iter()
+            .find(|old| Arc::ptr_eq(&old.listening, listening));
+        if before.is_some_and(|before| before.access != *access) {
+            listening
+                .grant(*access)
+                .unwrap_or_else(|why| tracing::warn!("{address}: mode and owner: {why}"));
+        }
+    }
+}
+
+/// What of a configuration needs a capability that is not there.
+pub(crate) fn may_be_transparent(config: &Config) -> Vec<ProxyError> {
+    let needs = |pool: &config::Pool| pool.source == config::Source::Client;
+    let mut pools = config.pools.iter().filter(|(_, pool)| needs(pool));
+    let failed = pools.find_map(|(name, _)| Some((name, connect::may_be_transparent().err()?)));
+    let error = failed.map(|(name, errno)| ProxyError::Transparent {
+        pool: name.clone(),
+        why: errno.into(),
+    });
+    error.into_iter().collect()
 }
 
 impl config::Route {
@@ -122,7 +162,8 @@ impl Site {
     /// are sockets that listen already (socket activation).
     ///
     /// # Errors
-    /// If a name stands for nothing or an address cannot be listened on; then nothing has changed.
+    /// Everything that a name stands for nothing for or that cannot be listened on; then nothing has
+    /// changed.
     pub(crate) fn new(
         config: Config,
         previous: Option<&Self>,
@@ -130,25 +171,11 @@ impl Site {
         workers: usize,
         max_connections: usize,
     ) -> Result<Self, ProxyError> {
-        for (name, pool) in &config.pools {
-            if pool.source == config::Source::Client {
-                let failed = |errno: rustix::io::Errno| ProxyError::Transparent {
-                    pool: name.clone(),
-                    why: errno.into(),
-                };
-                connect::may_be_transparent().map_err(failed)?;
-            }
+        let mut problems = may_be_transparent(&config);
+        let pools = new_pools(&config, previous);
+        if let Err((server, host, why)) = resolve_all(pools.values()) {
+            problems.push(ProxyError::Resolve { server, host, why });
         }
-        let pools: BTreeMap<_, _> = config
-            .pools
-            .iter()
-            .map(|(name, pool)| (name.clone(), Arc::new(new_pool(name, pool, previous))))
-            .collect();
-        resolve_all(pools.values()).map_err(|(server, host, why)| ProxyError::Resolve {
-            server,
-            host,
-            why,
-        })?;
         let listeners: BTreeMap<_, _> = config
             .listeners
             .iter()
@@ -157,9 +184,15 @@ impl Site {
                 (name.clone(), Arc::new(listener))
             })
             .collect();
-        let mut sockets = Vec::new();
+        let kept = previous.map_or(&[][..], |site| &site.sockets);
+        let mut opening = Opening::new(&config, kept, inherited, workers);
         for listener in listeners.values() {
-            listen(listener, previous, inherited, workers, &mut sockets)?;
+            let failed = opening.listen(listener);
+            problems.extend(failed.into_iter().map(ProxyError::Listen));
+        }
+        let sockets = opening.sockets;
+        if !problems.is_empty() {
+            return Err(ProxyError::all(problems));
         }
         // Only now: a configuration that cannot be put in force changes nothing.
         for pool in pools.values().filter(|pool| pool.config.check.is_none()) {
@@ -177,16 +210,8 @@ impl Site {
             let has_limit = listener.config.max_connections_per_source > 0;
             listener.gate.count_sources(has_limit);
         }
-        for Socket {
-            listener,
-            listening,
-            ..
-        } in &sockets
-        {
-            if let Bound::Tcp(address) = listening.address {
-                connect::bequeath(&listening.fd, &listener.config)
-                    .unwrap_or_else(|why| tracing::warn!("{address}: keepalive: {why}"));
-            }
+        for socket in &sockets {
+            socket.set_up(kept);
         }
         let departed = previous.map_or_else(AllDeparted::default, |previous| {
             previous.departed_after(&pools, &listeners)
@@ -259,6 +284,14 @@ impl Site {
     }
 }
 
+/// The pools of a configuration; servers that were there before, or not long ago, go on.
+pub(crate) fn new_pools(config: &Config, previous: Option<&Site>) -> BTreeMap<String, Arc<Pool>> {
+    let pools = config.pools.iter();
+    pools
+        .map(|(name, pool)| (name.clone(), Arc::new(new_pool(name, pool, previous))))
+        .collect()
+}
+
 fn new_pool(name: &str, config: &config::Pool, previous: Option<&Site>) -> Pool {
     let servers = config.servers.iter().map(|server| {
         let known = previous.and_then(|site| site.server(name, server));
@@ -285,72 +318,6 @@ fn new_listener(
         default: config.to.as_ref().and_then(pool),
         routes: config.routes.iter().filter_map(|r| pool(&r.to)).collect(),
         config: config.clone(),
-    }
-}
-
-fn listen(
-    listener: &Arc<Listener>,
-    previous: Option<&Site>,
-    inherited: &mut Vec<zhaul_service::Listener>,
-    workers: usize,
-    sockets: &mut Vec<Socket>,
-) -> Result<(), ListenError> {
-    let config = &listener.config;
-    let options = Options {
-        backlog: config.backlog,
-        reuse_port: config.reuse_port,
-        fast_open: config.fast_open,
-        transparent: config.transparent,
-        ..Options::default()
-    };
-    for address in &config.listen {
-        let own = config.reuse_port && matches!(address, ListenAddr::Tcp(_));
-        let places = match own {
-            true => (0..workers).map(Some).collect(),
-            false => vec![None],
-        };
-        for worker in places {
-            let asked = Asked {
-                address: address.clone(),
-                options,
-                worker,
-            };
-            let mut add = |listening: Arc<zhaul_service::Listener>| {
-                sockets.push(Socket {
-                    listener: Arc::clone(listener),
-                    listening,
-                    asked: asked.clone(),
-                    worker,
-                });
-            };
-            let kept = previous.map_or(&[][..], |site| &site.sockets);
-            let mut kept = kept.iter().filter(|old| old.asked == asked).peekable();
-            if kept.peek().is_some() {
-                kept.for_each(|old| add(Arc::clone(&old.listening)));
-            } else if let Some(index) = inherited.iter().position(|l| is_at(l, address)) {
-                add(Arc::new(inherited.swap_remove(index)));
-            } else {
-                if worker == Some(0) {
-                    // Others could listen there as well without being told; so look first.
-                    let alone = Options {
-                        reuse_port: false,
-                        ..options
-                    };
-                    zhaul_service::Listener::bind(address, alone)?;
-                }
-                let bound = zhaul_service::Listener::bind(address, options)?;
-                bound.into_iter().for_each(|l| add(Arc::new(l)));
-            }
-        }
-    }
-    Ok(())
-}
-
-fn is_at(listening: &zhaul_service::Listener, address: &ListenAddr) -> bool {
-    match (&listening.address, address) {
-        (Bound::Tcp(bound), ListenAddr::Tcp(asked)) => asked.contains(bound),
-        (Bound::Unix(bound), ListenAddr::Unix(asked)) => bound == asked,
-        _ => false,
     }
 }
 
@@ -462,7 +429,65 @@ servers = [{ address = "192.0.2.3:1" }]
             .replace("127.0.0.1:0", &address)
             .replace("to = \"other\"", "to = \"other\"\nreuse_port = true");
         let site = site(&text, None).unwrap();
-        let workers: Vec<_> = site.sockets.iter().map(|socket| socket.worker).collect();
+        let workers: Vec<_> = site.sockets.iter().map(|s| s.asked.worker).collect();
         assert_eq!(workers, [Some(0), Some(1)]);
+    }
+
+    #[test]
+    fn each_port_that_the_kernel_chose_goes_on_once() {
+        let text = TEXT.replace(
+            "listen = \"127.0.0.1:0\"",
+            "listen = [\"127.0.0.1:0\", \"127.0.0.1:0\"]",
+        );
+        let more = format!("[listeners.a]\nlisten = \"127.0.0.1:0\"\nto = \"a\"\n{text}");
+        let old = site(&text, None).unwrap();
+        let new = site(&more, Some(&old)).unwrap();
+        let newer = site(&more, Some(&new)).unwrap();
+        let ports = |site: &Site| {
+            let of = |socket: &Socket| {
+                let name = socket.listener.name.clone();
+                (name, socket.listening.address.to_string())
+            };
+            site.sockets.iter().map(of).collect::<Vec<_>>()
+        };
+        let of_tls = |site: &Site| {
+            let mut ports = ports(site);
+            ports.retain(|(name, _)| name == "tls");
+            ports.sort();
+            ports
+        };
+        assert_eq!(of_tls(&old), of_tls(&new));
+        assert_eq!(ports(&new), ports(&newer));
+        let all: std::collections::BTreeSet<_> =
+            ports(&newer).into_iter().map(|(_, port)| port).collect();
+        assert_eq!(all.len(), 3);
+    }
+
+    #[test]
+    fn everything_that_cannot_be_listened_on_is_told() {
+        let taken = ["127.0.0.1:0"; 2].map(|a| std::net::TcpListener::bind(a).unwrap());
+        let [a, b] = taken.each_ref().map(|l| l.local_addr().unwrap());
+        let text = TEXT.replace(
+            "listen = \"127.0.0.1:0\"",
+            &format!("listen = [\"{a}\", \"unix:/nowhere/s\", \"{b}\"]"),
+        );
+        let old = site(TEXT, None).unwrap();
+        for previous in [None, Some(&old)] {
+            let said = site(&text, previous).unwrap_err().to_string();
+            assert_eq!(said.lines().count(), 3, "{said}");
+            for part in [a.to_string(), b.to_string(), "/nowhere".to_owned()] {
+                assert!(said.contains(&part), "{said}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_needs_a_restart_says_so() {
+        let old = site(TEXT, None).unwrap();
+        let port = old.sockets[0].listening.address.to_string();
+        let text = TEXT.replace("127.0.0.1:0", &port);
+        // The port is one that the kernel chose, so it was not asked for.
+        let said = site(&text, Some(&old)).unwrap_err().to_string();
+        assert!(said.contains("restart"), "{said}");
     }
 }

@@ -149,7 +149,7 @@ impl Worker {
             state: State::Serving,
             site: Arc::clone(&site),
         };
-        worker.take_site(site)?;
+        worker.take_site(site);
         Ok(worker)
     }
 
@@ -174,7 +174,7 @@ impl Worker {
                     }),
                 }
             }
-            self.read_letters()?;
+            self.read_letters();
             self.serve_line();
             self.look_at_the_clock();
             self.serve_starved();
@@ -250,13 +250,13 @@ impl Worker {
         )
     }
 
-    fn read_letters(&mut self) -> io::Result<()> {
+    fn read_letters(&mut self) {
         for letter in self.mailbox.take() {
             match letter {
                 Letter::PlaceFree { pool, session } => self.place_free(&pool, session),
-                Letter::Site(site) if self.state == State::Serving => self.take_site(site)?,
+                Letter::Site(site) if self.state == State::Serving => self.take_site(site),
                 Letter::Site(_) => {}
-                Letter::Drain(site) => self.drain(site)?,
+                Letter::Drain(site) => self.drain(site),
                 Letter::Stop => self.stop(),
                 Letter::List(reply) => {
                     let views = self.sessions.iter().map(|(_, s)| s.view(self.now));
@@ -271,7 +271,6 @@ impl Worker {
                 }
             }
         }
-        Ok(())
     }
 
     /// A place may be free for a session that waits. If it does not wait any more, the next may.
@@ -287,33 +286,49 @@ impl Worker {
         pool.answered();
     }
 
-    fn take_site(&mut self, site: Arc<Site>) -> io::Result<()> {
-        let index = self.index;
-        let wanted: Vec<&Socket> = site
-            .sockets
-            .iter()
-            .filter(|socket| socket.worker.is_none_or(|worker| worker == index))
-            .collect();
+    /// Serves by another configuration from now on. Nothing about it can end the worker: what cannot
+    /// be watched rests, as a listening socket does that nothing could be done about, and says so.
+    fn take_site(&mut self, site: Arc<Site>) {
         // Taken out and in again: their numbers are their places in the list.
         for listening in &self.sockets {
             if listening.rests_until.is_none() {
-                epoll::delete(&self.epoll, &listening.socket.listening.fd)?;
+                // It is not watched any more in any case: whoever has it closes it.
+                let _ = epoll::delete(&self.epoll, &listening.socket.listening.fd);
             }
         }
         self.sockets.clear();
-        for socket in wanted {
-            self.sockets.push(Listening {
-                socket: socket.clone(),
-                rests_until: None,
-                is_tcp: connect::is_tcp(&socket.listening.fd),
-                batch: AcceptBatch::default(),
-                has_older: true,
-            });
-            self.watch_socket(self.sockets.len() - 1)?;
+        for socket in &site.sockets {
+            if socket
+                .asked
+                .worker
+                .is_none_or(|worker| worker == self.index)
+            {
+                self.listen(socket.clone());
+            }
         }
         self.site = site;
         self.count_sources();
-        Ok(())
+    }
+
+    fn listen(&mut self, socket: Socket) {
+        let index = self.sockets.len();
+        let (name, address) = (
+            socket.listener.name.clone(),
+            socket.listening.address.clone(),
+        );
+        self.sockets.push(Listening {
+            is_tcp: connect::is_tcp(&socket.listening.fd),
+            socket,
+            rests_until: None,
+            batch: AcceptBatch::default(),
+            has_older: true,
+        });
+        if let Err(errno) = self.watch_socket(index) {
+            self.sockets[index].rests_until = Some(self.now + accepting::REST);
+            self.trouble.error(|| {
+                format!("listener {name}: {address} rests: it cannot be watched: {errno}")
+            });
+        }
     }
 
     /// A limit on one source's connections may be new: those that it has already count.
@@ -330,12 +345,11 @@ impl Worker {
         }
     }
 
-    fn drain(&mut self, site: Arc<Site>) -> io::Result<()> {
-        self.take_site(site)?;
+    fn drain(&mut self, site: Arc<Site>) {
+        self.take_site(site);
         if self.state == State::Serving {
             self.state = State::Draining;
         }
-        Ok(())
     }
 
     fn stop(&mut self) {

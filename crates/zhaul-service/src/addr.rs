@@ -1,25 +1,46 @@
-//! Addresses as people write them: `host:port`, `[v6]:port`, `:port`, `unix:/path`.
+//! Addresses as people write them: `host:port`, `[v6]:port`, `:port`, `unix:/path`, `unix:@name`.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs};
-use std::path::PathBuf;
 use std::str::FromStr;
 
-/// Where to listen: `host:port`, `[v6]:port`, `:port` (every interface) or `unix:/path`.
+use crate::listen::Bound;
+use crate::unix_addr::{Access, UnixAddr};
+
+/// Where to listen: `host:port`, `[v6]:port`, `:port` (every interface), `unix:/path` or
+/// `unix:@name`; behind a path there may be `,mode=660` and `,owner=USER:GROUP`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ListenAddr {
     /// The addresses that a host name or literal stands for.
     Tcp(Vec<SocketAddr>),
-    /// A UNIX stream socket at this path.
-    Unix(PathBuf),
+    /// A UNIX stream socket of this name, and who may connect to it.
+    Unix(UnixAddr, Access),
+}
+
+impl ListenAddr {
+    /// Each address by itself.
+    pub fn each(&self) -> Vec<Bound> {
+        match self {
+            Self::Tcp(addrs) => addrs.iter().copied().map(Bound::Tcp).collect(),
+            Self::Unix(addr, _) => vec![Bound::Unix(addr.clone())],
+        }
+    }
+
+    /// Who may connect, if that was said.
+    pub fn access(&self) -> Access {
+        match self {
+            Self::Tcp(_) => Access::default(),
+            Self::Unix(_, access) => *access,
+        }
+    }
 }
 
 impl FromStr for ListenAddr {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if let Some(path) = text.strip_prefix("unix:") {
-            return unix_addr(path);
+        if let Some(name) = text.strip_prefix("unix:") {
+            return unix(name);
         }
         let Some((host, port)) = text.rsplit_once(':') else {
             return Err(format!(
@@ -54,21 +75,21 @@ impl FromStr for ListenAddr {
     }
 }
 
-fn unix_addr(path: &str) -> Result<ListenAddr, String> {
-    // sockaddr_un holds 108 bytes with the NUL.
-    match path.len() {
-        0 => Err("unix: needs a path (write unix:/path)".to_owned()),
-        1..=107 => Ok(ListenAddr::Unix(PathBuf::from(path))),
-        n => Err(format!(
-            "the socket path has {n} bytes (107 is the most that Linux takes)"
-        )),
+fn unix(text: &str) -> Result<ListenAddr, String> {
+    let (name, access) = Access::split(text)?;
+    let addr: UnixAddr = name.parse()?;
+    if matches!(addr, UnixAddr::Abstract(_)) && access != Access::default() {
+        return Err(format!(
+            "{addr} has no file that could have a mode or an owner (write unix:/path)"
+        ));
     }
+    Ok(ListenAddr::Unix(addr, access))
 }
 
 impl fmt::Display for ListenAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Unix(addr, _) => addr.fmt(f),
             Self::Tcp(addrs) => {
                 for (i, addr) in addrs.iter().enumerate() {
                     write!(f, "{}{addr}", if i > 0 { "," } else { "" })?;
@@ -94,7 +115,10 @@ mod tests {
         assert_eq!(tcp(":8080"), "[::]:8080");
         assert_eq!(
             "unix:/run/z.sock".parse(),
-            Ok(ListenAddr::Unix(PathBuf::from("/run/z.sock")))
+            Ok(ListenAddr::Unix(
+                UnixAddr::Path("/run/z.sock".into()),
+                Access::default()
+            ))
         );
     }
 
@@ -106,6 +130,7 @@ mod tests {
             ("127.0.0.1:70000", "not a port"),
             ("::1:8080", "in brackets"),
             ("unix:", "needs a path"),
+            ("unix:@a,mode=600", "has no file"),
         ] {
             let error = text.parse::<ListenAddr>().expect_err(text);
             assert!(error.contains(hint), "{text}: {error}");

@@ -9,13 +9,15 @@ mod listen;
 mod log_writer;
 mod peer;
 mod trouble;
+mod unix_addr;
 mod wake;
 
 pub use accept_batch::AcceptBatch;
 pub use addr::ListenAddr;
 pub use limits::raise_open_files;
-pub use listen::{Bound, ListenError, Listener, Options, SocketPath};
+pub use listen::{Bound, ListenError, Listener, Options, SocketPath, leaves_v4_alone};
 pub use log_writer::{FLUSH_BYTES, LogSender, LogWriter};
 pub use peer::{Peer, counted_address};
 pub use trouble::Trouble;
+pub use unix_addr::{Access, UnixAddr};
 pub use wake::Wake;

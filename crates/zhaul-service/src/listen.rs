@@ -1,20 +1,20 @@
-//! Listening sockets: TCP on addresses and names, UNIX by path.
+//! Listening sockets: TCP on addresses and names, UNIX by path or abstract name.
 
 use std::fmt;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::Mode;
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 use zhaul_sys::setsockopt::IntOption;
 
 use crate::addr::ListenAddr;
+use crate::unix_addr::{Access, UnixAddr};
 
 /// Why an address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -50,9 +50,11 @@ pub struct Options {
     /// Accept connections to addresses that are not this machine's (`IP_TRANSPARENT`, for TPROXY
     /// rules; needs CAP_NET_ADMIN).
     pub transparent: bool,
-    /// Who may connect to a UNIX socket: the mode of its file, of which the process's umask takes
-    /// something away.
-    pub mode: u32,
+    /// A socket for every IPv6 address leaves those of IPv4 alone (`IPV6_V6ONLY`); see
+    /// [`leaves_v4_alone`].
+    pub v6_only: bool,
+    /// Who may connect to a UNIX socket. If no mode is said, the process's umask decides.
+    pub access: Access,
 }
 
 impl Default for Options {
@@ -62,7 +64,8 @@ impl Default for Options {
             reuse_port: false,
             fast_open: 0,
             transparent: false,
-            mode: 0o777,
+            v6_only: false,
+            access: Access::default(),
         }
     }
 }
@@ -83,17 +86,31 @@ pub struct Listener {
 pub enum Bound {
     /// An address and a port.
     Tcp(SocketAddr),
-    /// A path.
-    Unix(PathBuf),
+    /// A path, or an abstract name.
+    Unix(UnixAddr),
 }
 
 impl fmt::Display for Bound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(addr) => addr.fmt(f),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Unix(addr) => addr.fmt(f),
         }
     }
+}
+
+/// Whether a socket at this address is to leave IPv4 alone: it is for every IPv6 address, which takes
+/// in those of IPv4, and among `all` that are listened on is one of IPv4 with the same port. The
+/// kernel would not give both the port otherwise.
+pub fn leaves_v4_alone(address: SocketAddr, all: &[ListenAddr]) -> bool {
+    let same_port = |bound: Bound| match bound {
+        Bound::Tcp(other) => other.port() == address.port() && other.is_ipv4(),
+        Bound::Unix(_) => false,
+    };
+    address.is_ipv6()
+        && address.ip().is_unspecified()
+        && address.port() != 0
+        && all.iter().flat_map(ListenAddr::each).any(same_port)
 }
 
 /// The name of a UNIX socket in the file system, removed on drop.
@@ -114,18 +131,66 @@ impl Drop for SocketPath {
 }
 
 impl Listener {
-    /// Listens on an address; a host name may stand for several.
+    /// Listens on each of these, which are among `all` that are listened on. Names often stand for
+    /// addresses of a family that the machine does without, so one of each that works is enough.
+    ///
+    /// # Errors
+    /// As [`Self::bind`].
+    pub fn bind_all(
+        addresses: &[ListenAddr],
+        all: &[ListenAddr],
+        options: Options,
+    ) -> Result<Vec<Self>, ListenError> {
+        let mut listeners = Vec::new();
+        for address in addresses {
+            let mut failed = None;
+            let before = listeners.len();
+            for one in address.each() {
+                let options = Options {
+                    v6_only: matches!(one, Bound::Tcp(tcp) if leaves_v4_alone(tcp, all)),
+                    access: address.access(),
+                    ..options
+                };
+                match Self::bind(&one, options) {
+                    Ok(listener) => listeners.push(listener),
+                    Err(e) => failed = Some(e),
+                }
+            }
+            match failed {
+                Some(e) if listeners.len() == before => return Err(e),
+                Some(e) => tracing::warn!("{e}"),
+                None => {}
+            }
+        }
+        Ok(listeners)
+    }
+
+    /// Listens on an address.
     ///
     /// A UNIX socket that a program left behind when it died is replaced; one that somebody listens
     /// on is not.
     ///
     /// # Errors
     /// What the kernel said, and what to do about it.
-    pub fn bind(address: &ListenAddr, options: Options) -> Result<Vec<Self>, ListenError> {
+    pub fn bind(address: &Bound, options: Options) -> Result<Self, ListenError> {
         match address {
-            ListenAddr::Unix(path) => Ok(vec![Self::unix(path, options)?]),
-            ListenAddr::Tcp(addrs) => Self::any_of(addrs, options),
+            Bound::Tcp(addr) => Self::tcp(*addr, options),
+            Bound::Unix(addr) => Self::unix(addr, options),
         }
+    }
+
+    /// Whether an address could be listened on, without doing so: nobody can connect meanwhile, and
+    /// nothing is left in the file system.
+    ///
+    /// # Errors
+    /// As [`Self::bind`]; EADDRINUSE also if whoever asks listens there already.
+    pub fn check(address: &Bound, options: Options) -> Result<(), ListenError> {
+        let checked = match address {
+            Bound::Tcp(addr) => bind_tcp(*addr, options).map(drop),
+            Bound::Unix(addr @ UnixAddr::Abstract(_)) => bind_unix(addr, options.access).map(drop),
+            Bound::Unix(UnixAddr::Path(path)) => check_path(path),
+        };
+        checked.map_err(|errno| listen_error(address.to_string(), errno))
     }
 
     /// Takes over a socket that listens already (socket activation). Its name in the file system
@@ -140,8 +205,7 @@ impl Listener {
             Ok(address) => Bound::Tcp(address),
             Err(_) => {
                 let unix = SocketAddrUnix::try_from(address)?;
-                let path = unix.path_bytes().ok_or(Errno::AFNOSUPPORT)?;
-                Bound::Unix(PathBuf::from(std::ffi::OsStr::from_bytes(path)))
+                Bound::Unix(UnixAddr::from_kernel(&unix).ok_or(Errno::AFNOSUPPORT)?)
             }
         };
         Ok(Self {
@@ -151,29 +215,8 @@ impl Listener {
         })
     }
 
-    /// Listens on what a host name stands for. Names often stand for addresses of a family that the
-    /// machine does without, so one that works is enough.
-    fn any_of(addrs: &[SocketAddr], options: Options) -> Result<Vec<Self>, ListenError> {
-        let mut listeners = Vec::new();
-        let mut failed = None;
-        for &addr in addrs {
-            match Self::tcp(addr, options) {
-                Ok(listener) => listeners.push(listener),
-                Err(e) => failed = Some(e),
-            }
-        }
-        match failed {
-            Some(e) if listeners.is_empty() => Err(e),
-            Some(e) => {
-                tracing::warn!("{e}");
-                Ok(listeners)
-            }
-            None => Ok(listeners),
-        }
-    }
-
     fn tcp(addr: SocketAddr, options: Options) -> Result<Self, ListenError> {
-        let everywhere = addr.is_ipv6() && addr.ip().is_unspecified();
+        let everywhere = addr.is_ipv6() && addr.ip().is_unspecified() && !options.v6_only;
         let fd = match listen_tcp(addr, options) {
             // No IPv6 on this machine: every interface then means every IPv4 interface.
             Err(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL) if everywhere => {
@@ -192,38 +235,77 @@ impl Listener {
         })
     }
 
-    fn unix(path: &Path, options: Options) -> Result<Self, ListenError> {
-        let failed = |errno| listen_error(format!("unix:{}", path.display()), errno);
-        let fd = match listen_unix(path, options) {
-            Err(Errno::ADDRINUSE) if is_stale(path) => {
+    fn unix(addr: &UnixAddr, options: Options) -> Result<Self, ListenError> {
+        let failed = |errno| listen_error(addr.to_string(), errno);
+        let bound = match (bind_unix(addr, options.access), addr) {
+            (Err(Errno::ADDRINUSE), UnixAddr::Path(path)) if is_stale(path) => {
                 fs::remove_file(path).map_err(|why| ListenError {
-                    address: format!("unix:{}", path.display()),
+                    address: addr.to_string(),
                     why,
                     remedy: "remove the socket that a program left there",
                 })?;
-                listen_unix(path, options)
+                bind_unix(addr, options.access)
             }
-            done => done,
+            (done, _) => done,
         };
-        let fd = fd.map_err(failed)?;
-        let meta = fs::symlink_metadata(path).map_err(|why| ListenError {
-            address: format!("unix:{}", path.display()),
-            why,
-            remedy: "somebody removed it at once",
-        })?;
-        let socket = SocketPath {
-            path: path.to_owned(),
-            inode: (meta.dev(), meta.ino()),
+        let fd = bound.map_err(failed)?;
+        let path = match addr {
+            UnixAddr::Abstract(_) => None,
+            UnixAddr::Path(path) => Some(SocketPath::of(path).map_err(|why| ListenError {
+                address: addr.to_string(),
+                why,
+                remedy: "somebody removed it at once",
+            })?),
         };
+        // Nobody can connect before the socket listens, so nobody does whom the mode keeps out.
+        if let Some(SocketPath { path, .. }) = &path {
+            grant(path, options.access).map_err(|why| ListenError {
+                address: addr.to_string(),
+                why: why.into(),
+                remedy: "to give a socket to another user takes root; to a group, being in it",
+            })?;
+        }
+        rustix::net::listen(&fd, options.backlog).map_err(failed)?;
         Ok(Self {
             fd,
-            address: Bound::Unix(path.to_owned()),
-            path: Some(socket),
+            address: Bound::Unix(addr.clone()),
+            path,
+        })
+    }
+
+    /// Changes who may connect to a socket in the file system from now on.
+    ///
+    /// # Errors
+    /// As `chown(2)` and `chmod(2)`.
+    pub fn grant(&self, access: Access) -> io::Result<()> {
+        match &self.address {
+            Bound::Unix(UnixAddr::Path(path)) => Ok(grant(path, access)?),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl SocketPath {
+    fn of(path: &Path) -> io::Result<Self> {
+        let meta = fs::symlink_metadata(path)?;
+        Ok(Self {
+            path: path.to_owned(),
+            inode: (meta.dev(), meta.ino()),
         })
     }
 }
 
 fn listen_tcp(addr: SocketAddr, options: Options) -> Result<OwnedFd, Errno> {
+    let fd = bind_tcp(addr, options)?;
+    if options.fast_open > 0 {
+        let length = options.fast_open.try_into().unwrap_or(i32::MAX);
+        set(&fd, IntOption::TcpFastOpen, length)?;
+    }
+    rustix::net::listen(&fd, options.backlog)?;
+    Ok(fd)
+}
+
+fn bind_tcp(addr: SocketAddr, options: Options) -> Result<OwnedFd, Errno> {
     let family = if addr.is_ipv6() {
         AddressFamily::INET6
     } else {
@@ -245,16 +327,11 @@ fn listen_tcp(addr: SocketAddr, options: Options) -> Result<OwnedFd, Errno> {
         set(&fd, option, 1)?;
     }
     if addr.is_ipv6() && addr.ip().is_unspecified() {
-        sockopt::set_ipv6_v6only(&fd, false)?;
+        sockopt::set_ipv6_v6only(&fd, options.v6_only)?;
     }
     // Inherited by accepted sockets, which saves a system call for each.
     sockopt::set_tcp_nodelay(&fd, true)?;
     rustix::net::bind(&fd, &addr)?;
-    if options.fast_open > 0 {
-        let length = options.fast_open.try_into().unwrap_or(i32::MAX);
-        set(&fd, IntOption::TcpFastOpen, length)?;
-    }
-    rustix::net::listen(&fd, options.backlog)?;
     Ok(fd)
 }
 
@@ -263,14 +340,50 @@ fn set(fd: &OwnedFd, option: IntOption, value: i32) -> Result<(), Errno> {
         .map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))
 }
 
-fn listen_unix(path: &Path, options: Options) -> Result<OwnedFd, Errno> {
+fn bind_unix(addr: &UnixAddr, access: Access) -> Result<OwnedFd, Errno> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    // Before there is a file, so that nobody comes in between: it inherits the socket's mode.
-    rustix::fs::fchmod(&fd, Mode::from_raw_mode(options.mode))?;
-    rustix::net::bind(&fd, &SocketAddrUnix::new(path)?)?;
-    rustix::net::listen(&fd, options.backlog)?;
+    // The file inherits the socket's mode, of which the umask takes something away.
+    let mode = access.mode.unwrap_or(0o777);
+    rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode))?;
+    rustix::net::bind(&fd, &addr.to_kernel()?)?;
     Ok(fd)
+}
+
+/// Gives a socket's file its owner and its mode, by a descriptor: whoever can write to the directory
+/// may have put a link to something else in its place.
+fn grant(path: &Path, Access { mode, uid, gid }: Access) -> Result<(), Errno> {
+    if (mode, uid, gid) == (None, None, None) {
+        return Ok(());
+    }
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd = rustix::fs::open(path, flags, Mode::empty())?;
+    let kind = rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode);
+    if !kind.is_socket() {
+        return Err(Errno::NOTSOCK);
+    }
+    if uid.is_some() || gid.is_some() {
+        let (uid, gid) = (uid.map(Uid::from_raw), gid.map(Gid::from_raw));
+        rustix::fs::chownat(&fd, "", uid, gid, AtFlags::EMPTY_PATH)?;
+    }
+    if let Some(mode) = mode {
+        let name = format!("/proc/self/fd/{}", fd.as_raw_fd());
+        rustix::fs::chmod(name, Mode::from_raw_mode(mode))?;
+    }
+    Ok(())
+}
+
+/// Whether a socket could be made at `path`.
+fn check_path(path: &Path) -> Result<(), Errno> {
+    use rustix::fs::Access as May;
+    if fs::symlink_metadata(path).is_ok() && !is_stale(path) {
+        return Err(Errno::ADDRINUSE);
+    }
+    let directory = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    let directory = directory.unwrap_or(Path::new("."));
+    rustix::fs::access(directory, May::WRITE_OK | May::EXEC_OK)
 }
 
 /// Whether `path` is a socket that was left behind by a program that is gone.
@@ -288,6 +401,7 @@ fn listen_error(address: String, errno: Errno) -> ListenError {
         Errno::ADDRNOTAVAIL => "use an address of this machine, or :PORT for every interface",
         Errno::NOENT => "create the socket's directory first",
         Errno::PERM => "this needs CAP_NET_ADMIN",
+        Errno::MFILE | Errno::NFILE => "raise the limit on open files",
         _ => "choose another address",
     };
     ListenError {
@@ -309,7 +423,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
         let unix = Listener::adopt(UnixListener::bind(&path).unwrap().into()).unwrap();
-        assert_eq!(unix.address, Bound::Unix(path.clone()));
+        assert_eq!(unix.address, Bound::Unix(UnixAddr::Path(path.clone())));
         drop(unix);
         assert!(path.exists(), "it is not ours to remove");
         let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -322,7 +436,7 @@ mod tests {
     fn a_name_is_removed_with_its_socket_unless_somebody_else_took_it() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
-        let address = ListenAddr::Unix(path.clone());
+        let address = Bound::Unix(UnixAddr::Path(path.clone()));
         let first = Listener::bind(&address, Options::default()).unwrap();
         let error = Listener::bind(&address, Options::default()).unwrap_err();
         assert!(error.to_string().contains("in use"), "{error}");
@@ -331,6 +445,89 @@ mod tests {
         drop(first);
         assert!(path.exists());
         drop(second);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn every_address_of_both_families_has_its_socket() {
+        let taken = TcpListener::bind("[::]:0");
+        let Ok(port) = taken.and_then(|socket| socket.local_addr()) else {
+            eprintln!("SKIP every_address_of_both_families_has_its_socket: no IPv6");
+            return;
+        };
+        let port = port.port();
+        for addresses in [
+            [format!("0.0.0.0:{port}"), format!("[::]:{port}")],
+            [format!("[::]:{port}"), format!("0.0.0.0:{port}")],
+            [format!(":{port}"), format!("127.0.0.1:{port}")],
+        ] {
+            let all: Vec<ListenAddr> = addresses.iter().map(|a| a.parse().unwrap()).collect();
+            let listeners = Listener::bind_all(&all, &all, Options::default()).unwrap();
+            assert_eq!(listeners.len(), 2, "{addresses:?}");
+            for (host, is_v4) in [("127.0.0.1", true), ("::1", false)] {
+                let _client = std::net::TcpStream::connect((host, port)).unwrap();
+                let its = listeners.iter().find(|l| match l.address {
+                    Bound::Tcp(address) => address.is_ipv4() == is_v4,
+                    Bound::Unix(_) => false,
+                });
+                rustix::net::accept(&its.unwrap().fd).unwrap();
+            }
+        }
+        // Alone it is for both.
+        let alone = format!("[::]:{port}").parse().unwrap();
+        let _both = Listener::bind_all(&[alone], &[], Options::default()).unwrap();
+        std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+    }
+
+    #[test]
+    fn an_abstract_name_has_no_file_and_one_listener() {
+        let name = format!("unix:@zhaul-test-{}", std::process::id());
+        let address: ListenAddr = name.parse().unwrap();
+        let bind = || Listener::bind_all(std::slice::from_ref(&address), &[], Options::default());
+        let first = bind().unwrap();
+        assert_eq!(first[0].address.to_string(), name);
+        let error = bind().unwrap_err();
+        assert!(error.to_string().contains("in use"), "{error}");
+        let adopted = Listener::adopt(first[0].fd.try_clone().unwrap()).unwrap();
+        assert_eq!(adopted.address, first[0].address);
+        drop((first, adopted));
+        assert!(bind().is_ok(), "nothing is left behind");
+    }
+
+    #[test]
+    fn a_socket_has_the_mode_that_was_asked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        for mode in [0o600, 0o666, 0o777] {
+            let address = format!("unix:{},mode={mode:o}", path.display());
+            let address: ListenAddr = address.parse().unwrap();
+            let listeners = Listener::bind_all(&[address], &[], Options::default()).unwrap();
+            let of = |path: &Path| fs::symlink_metadata(path).unwrap().mode() & 0o7777;
+            assert_eq!(of(&path), mode);
+            let other = Access {
+                mode: Some(0o640),
+                ..Access::default()
+            };
+            listeners[0].grant(other).unwrap();
+            assert_eq!(of(&path), 0o640);
+        }
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn an_owner_that_cannot_be_had_is_an_error_and_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let address = format!("unix:{},owner=12345:54321", path.display());
+        let address: ListenAddr = address.parse().unwrap();
+        match Listener::bind_all(&[address], &[], Options::default()) {
+            Ok(listeners) => {
+                let meta = fs::symlink_metadata(&path).unwrap();
+                assert_eq!((meta.uid(), meta.gid()), (12345, 54321));
+                drop(listeners);
+            }
+            Err(e) => assert!(e.to_string().contains("takes root"), "{e}"),
+        }
         assert!(!path.exists());
     }
 }

@@ -141,6 +141,102 @@ fn a_bad_reload_changes_nothing() {
 }
 
 #[test]
+fn no_reload_ends_the_proxy_or_a_session_however_wrong_it_is() {
+    let a = Servers::named("a");
+    let port = free_port();
+    let good = config(&port, &[("s", a.address)], "");
+    let proxy = configured(&good);
+    let old = proxy.connect();
+    ask(&old, "1").unwrap();
+    let number: u16 = port.rsplit_once(':').unwrap().1.parse().unwrap();
+    let one_more =
+        |listen: &str| format!("{good}[listeners.more]\nlisten = {listen}\nto = \"p\"\n");
+    let twice = one_more(&format!("\"{port}\""));
+    for (bad, expected) in [
+        (twice.as_str(), "name it once"),
+        (&one_more(&format!("\"0.0.0.0:{number}\"")), "a part of"),
+        (
+            &one_more("[\"127.0.0.1:1\", \"127.0.0.1:1\"]"),
+            "name it once",
+        ),
+        (
+            &one_more("\"unix:DIR/none/s\""),
+            "create the socket's directory",
+        ),
+        (&one_more("\"unix:DIR/log\""), "in use"),
+        (&one_more("\"unix:DIR/admin\""), "in admin already"),
+        (
+            &one_more("\"192.0.2.1:8443\""),
+            "use an address of this machine",
+        ),
+        (
+            &good.replace("to = \"p\"", "to = \"p\"\nbacklog = 7"),
+            "restart",
+        ),
+        (
+            &good.replace("to = \"p\"", "to = \"p\"\nreuse_port = true"),
+            "restart",
+        ),
+        (
+            &good.replace(&a.address.to_string(), "host.invalid:1"),
+            "host.invalid",
+        ),
+    ] {
+        let said = || {
+            proxy
+                .stderr()
+                .matches("the configuration in force stays")
+                .count()
+        };
+        let before = said();
+        proxy.reload(bad);
+        eventually("the refusal", || said() > before);
+        proxy.wait_for(&[expected]);
+        assert_eq!(ask(&proxy.connect(), "2").unwrap(), "a 2", "{bad}");
+        assert_eq!(ask(&old, "3").unwrap(), "a 3", "{bad}");
+    }
+    // Ports that the kernel chooses are as many as are asked for, also the second time.
+    let many = one_more("[\"127.0.0.1:0\", \"127.0.0.1:0\", \"unix:DIR/more\"]");
+    for n in 1..=3 {
+        proxy.reload(&many);
+        eventually("the reload", || {
+            proxy.stderr().matches("is in force").count() == n
+        });
+        assert_eq!(ask(&proxy.connect(), "2").unwrap(), "a 2");
+        assert_eq!(ask(&old, "3").unwrap(), "a 3");
+    }
+}
+
+#[test]
+fn a_reload_without_descriptors_to_spare_is_refused() {
+    use rustix::process::{Resource, Rlimit, prlimit};
+    let a = Servers::named("a");
+    let port = free_port();
+    let good = config(&port, &[("s", a.address)], "");
+    let proxy = configured(&good);
+    let old = proxy.connect();
+    ask(&old, "1").unwrap();
+    let open = std::fs::read_dir(format!("/proc/{}/fd", proxy.pid().as_raw_nonzero()))
+        .unwrap()
+        .count() as u64;
+    let few = Rlimit {
+        current: Some(open + 5),
+        maximum: Some(open + 5),
+    };
+    prlimit(Some(proxy.pid()), Resource::Nofile, few).unwrap();
+    let listen = vec!["127.0.0.1:0"; 40];
+    proxy.reload(&format!(
+        "{good}[listeners.more]\nlisten = {listen:?}\nto = \"p\"\n"
+    ));
+    proxy.wait_for(&["raise the limit on open files"]);
+    proxy.wait_for(&["the configuration in force stays"]);
+    assert_eq!(ask(&old, "2").unwrap(), "a 2");
+    eventually("it serves as before", || {
+        crate::support::attempt(proxy.address()).is_some_and(|c| ask(&c, "3").is_ok())
+    });
+}
+
+#[test]
 fn reloads_under_load_fail_no_connection() {
     let (a, b) = (Servers::named("a"), Servers::named("b"));
     let port = free_port();

@@ -1,11 +1,11 @@
 //! What a proxy says before it serves: everything that is wrong with what it was told.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
 use std::process::{Command, Output};
 
 use crate::support::try_configured;
-use crate::support::{Servers, ask, binary, configured, is_root, simple};
+use crate::support::{Servers, ask, binary, configured, connect, is_root, simple};
 
 fn run(arguments: &[&str]) -> (Option<i32>, String) {
     let Output { status, stderr, .. } = Command::new(binary())
@@ -32,6 +32,28 @@ fn bad_arguments_end_with_2_and_say_what_to_write() {
         (
             &["--listen", "127.0.0.1:0", "--to", "127.0.0.1:1,127.0.0.1:1"],
             "twice",
+        ),
+        (
+            &[
+                "--listen",
+                "127.0.0.1:1",
+                "--listen",
+                "127.0.0.1:1",
+                "--to",
+                "127.0.0.1:1",
+            ],
+            "name it once",
+        ),
+        (
+            &[
+                "--listen",
+                "127.0.0.1:0",
+                "--to",
+                "127.0.0.1:1",
+                "--admin",
+                "unix:@name",
+            ],
+            "everybody may connect",
         ),
         (
             &[
@@ -107,6 +129,134 @@ fn a_configuration_can_be_checked() {
         stderr.contains(&format!("{path}:4: listeners.l.backog: unknown field")),
         "{stderr}"
     );
+}
+
+#[test]
+fn a_check_says_what_a_start_would_and_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("p.toml");
+    let check = |text: &str| {
+        std::fs::write(&path, text).unwrap();
+        let before = std::fs::read_dir(dir.path()).unwrap().count();
+        let said = run(&["--config", path.to_str().unwrap(), "--check"]);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), before);
+        said
+    };
+    let in_dir = |name: &str| dir.path().join(name).display().to_string();
+    let config = |listen: &str, to: &str| {
+        format!(
+            "[listeners.l]\nlisten = \"{listen}\"\nto = \"p\"\n{}",
+            pool(to)
+        )
+    };
+    // Nothing that could be wrong with these is reported alone.
+    let nowhere = format!(
+        "log = {{ path = \"{}\" }}\n{}",
+        in_dir("none/log"),
+        config(&format!("unix:{}", in_dir("none/s")), "host.invalid:1")
+    );
+    let (code, said) = check(&nowhere);
+    assert_eq!(code, Some(2), "{said}");
+    for part in ["none/log", "none/s", "host.invalid"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    // 192.0.2.1 is nobody's.
+    let (code, said) = check(&config("192.0.2.1:8443", "127.0.0.1:1"));
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("use an address of this machine"), "{said}");
+    // What runs already is what would be reloaded.
+    let live = UnixListener::bind(in_dir("live")).unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    for listen in [
+        format!("unix:{}", in_dir("live")),
+        taken.local_addr().unwrap().to_string(),
+    ] {
+        let (code, said) = check(&config(&listen, "127.0.0.1:1"));
+        assert_eq!(code, Some(0), "{said}");
+        assert!(said.contains("would not start here and now"), "{said}");
+        assert!(
+            said.contains("in use") && said.contains("is sound"),
+            "{said}"
+        );
+    }
+    drop(live);
+    let (code, said) = check(&config(&format!("unix:{}", in_dir("live")), "127.0.0.1:1"));
+    assert_eq!((code, said.lines().count()), (Some(0), 1), "{said}");
+}
+
+#[test]
+fn both_families_may_be_listened_on_with_one_port() {
+    if TcpListener::bind("[::1]:0").is_err() {
+        eprintln!("SKIP both_families_may_be_listened_on_with_one_port: no IPv6");
+        return;
+    }
+    let server = Servers::named("s");
+    for listen in [
+        ["0.0.0.0:PORT", "[::]:PORT"],
+        ["[::]:PORT", "0.0.0.0:PORT"],
+        [":PORT", "127.0.0.1:PORT"],
+    ] {
+        let port = Servers::nobody().port();
+        let listen = listen.map(|address| address.replace("PORT", &port.to_string()));
+        // In one list, and in two listeners.
+        for config in [
+            format!("[listeners.a]\nlisten = {listen:?}\nto = \"p\"\n"),
+            format!(
+                "[listeners.a]\nlisten = {:?}\nto = \"p\"\n[listeners.b]\nlisten = {:?}\nto = \"p\"\n",
+                listen[0], listen[1]
+            ),
+        ] {
+            let proxy = configured(&format!("{config}{}", pool(server.address)));
+            for host in ["127.0.0.1", "::1"] {
+                let address = SocketAddr::new(host.parse().unwrap(), port);
+                assert_eq!(ask(&connect(address), "x").unwrap(), "s x");
+            }
+            // And again, with what is there.
+            proxy.reload(&format!("{config}{}", pool(server.address)));
+            proxy.wait_for(&["is in force"]);
+            let address = SocketAddr::new("::1".parse().unwrap(), port);
+            assert_eq!(ask(&connect(address), "x").unwrap(), "s x");
+        }
+    }
+}
+
+#[test]
+fn unix_sockets_have_the_mode_they_are_given_and_abstract_ones_no_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = dir.path().join("server");
+    let listener = UnixListener::bind(&server).unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = std::io::Write::write_all(&mut stream, b"hi\n");
+        }
+    });
+    let name = format!("zhaul-test-proxy-{}", std::process::id());
+    // The second goes through the first.
+    let config = |mode: &str| {
+        format!(
+            "[listeners.a]\nlisten = \"unix:@{name}\"\nto = \"p\"\n{}             [listeners.b]\nlisten = [\"unix:DIR/b,mode={mode}\", \"127.0.0.1:0\"]\nto = \"q\"\n             [pools.q]\nservers = [{{ address = \"unix:@{name}\" }}]\n             check = {{ kind = \"exchange\", expect = \"hi\", interval = \"50ms\" }}\n",
+            pool(format!("unix:{}", server.display())),
+        )
+    };
+    let proxy = configured(&config("666"));
+    assert_eq!(crate::support::read_line(proxy.connect()).unwrap(), "hi");
+    let through = std::os::unix::net::UnixStream::connect(proxy.dir().join("b")).unwrap();
+    assert_eq!(crate::support::read_line(through).unwrap(), "hi");
+    let mode = |name: &str| {
+        let meta = std::fs::metadata(proxy.dir().join(name)).unwrap();
+        std::os::unix::fs::PermissionsExt::mode(&meta.permissions()) & 0o777
+    };
+    assert_eq!((mode("b"), mode("admin")), (0o666, 0o600));
+    let admin = std::fs::metadata(proxy.dir().join("admin")).unwrap();
+    assert!(std::os::unix::fs::FileTypeExt::is_socket(
+        &admin.file_type()
+    ));
+    proxy.reload(&config("600"));
+    proxy.wait_for(&["is in force"]);
+    assert_eq!(mode("b"), 0o600);
+    assert!(proxy.admin("servers").contains(&format!("unix:@{name}")));
+    assert!(!proxy.stderr().contains("is down"), "{}", proxy.stderr());
 }
 
 #[test]

@@ -350,6 +350,26 @@ fn several_addresses_are_announced_and_served() {
 }
 
 #[test]
+fn both_families_may_be_listened_on_with_one_port() {
+    const NAME: &str = "both_families_may_be_listened_on_with_one_port";
+    let Ok(free) = TcpListener::bind("[::]:0") else {
+        skip!(NAME, "there is no IPv6 here");
+    };
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    let files = Files::with(&[("a", b"a")]);
+    for listen in [["0.0.0.0", "[::]"], ["[::]", "0.0.0.0"], ["", "127.0.0.1"]] {
+        let listen = listen.map(|host| format!("{host}:{port}"));
+        let _server = Serve::new(files.root()).listen(&listen).start();
+        for host in ["127.0.0.1", "[::1]"] {
+            let address = format!("{host}:{port}").parse().unwrap();
+            let mut client = crate::support::Client::tcp(address);
+            client.get("/a").assert_status(200).assert_body(b"a");
+        }
+    }
+}
+
+#[test]
 fn the_root_may_be_renamed_while_it_is_served() {
     let files = Files::with(&[("a", b"a")]);
     let server = Serve::new(files.root()).start();

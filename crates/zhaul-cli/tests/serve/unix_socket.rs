@@ -128,3 +128,47 @@ fn curl_speaks_to_a_unix_socket() {
     );
     assert!(output.stdout == large);
 }
+
+#[test]
+fn a_socket_has_the_mode_it_is_given_and_an_abstract_one_no_file() {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::net::{SocketAddr, UnixStream};
+    let files = Files::with(&[("a", b"a")]);
+    let path = files.outside().join("z.sock");
+    let name = format!("zhaul-test-serve-{}", std::process::id());
+    let server = Serve::new(files.root())
+        .listen([
+            format!("unix:{},mode=622", path.display()),
+            format!("unix:@{name}"),
+        ])
+        .start();
+    let mode = fs::metadata(&path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o7777, 0o622);
+    assert_eq!(
+        server.urls(),
+        [format!("unix:{}", path.display()), format!("unix:@{name}")]
+    );
+    let address = SocketAddr::from_abstract_name(&name).unwrap();
+    let stream = UnixStream::connect_addr(&address).unwrap();
+    let mut client = Client::over_unix(stream);
+    client.get("/a").assert_status(200).assert_body(b"a");
+    Client::unix(&path).get("/a").assert_status(200);
+}
+
+#[test]
+fn an_owner_that_is_not_there_is_wrong_usage() {
+    let files = Files::new();
+    for (more, expected) in [
+        ("owner=no-such-user", "no-such-user"),
+        ("mode=rw", "octal digits"),
+    ] {
+        let refusal = Serve::new(files.root())
+            .listen([format!("unix:/nowhere/z.sock,{more}")])
+            .try_start()
+            .err()
+            .expect("it is wrong");
+        assert_eq!(refusal.status.code(), Some(2), "{}", refusal.stderr);
+        assert!(refusal.stderr.contains(expected), "{}", refusal.stderr);
+    }
+}

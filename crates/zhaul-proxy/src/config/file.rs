@@ -1,767 +1,408 @@
 //! The configuration file: TOML, checked as a whole.
 //!
-//! Every mistake is reported with file, line and key: unknown keys and wrong types by the parser,
-//! then all references, duplicates and values that contradict each other, together.
+//! Every mistake is reported with file, line and key, all of them together: unknown keys, wrong
+//! values, references to what is not there, duplicates, and values that contradict each other.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-use std::marker::PhantomData;
-use std::net::IpAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Deserialize;
-use serde::de::value::SeqAccessDeserializer;
-use serde::de::{IntoDeserializer, SeqAccess, Visitor};
-use toml::Spanned;
 use zhaul_service::ListenAddr;
 
-use super::value::{Bytes, Text, Time};
+pub use super::document::{Problem, Problems};
+
+use super::document::{Document, Found, Switch, Table};
+use super::overlap::{self, Place};
+use super::value::{Bytes, CheckWord, Text, Time};
 use super::{
-    Balance, Check, CheckKind, Clients, Config, Init, Keepalive, Listener, Log, LogFormat, Passive,
-    Pool, ProxyVersion, Route, Server, Source, Upstream, WhenDown, is_host_name,
+    Balance, Check, CheckKind, Clients, Config, Keepalive, Listener, Log, Passive, Pool, Route,
+    Server, Upstream, WhenFull, is_host_name, server_name,
 };
-
-/// What is wrong with a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// Line, counted from 1, where it is known.
-    pub line: Option<usize>,
-    /// The key, as a path: `pools.db.servers[1].address`.
-    pub key: String,
-    /// What is wrong, and what to write instead.
-    pub what: String,
-}
-
-/// Everything that is wrong with a file; at least one problem.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problems {
-    /// The file's name.
-    pub file: String,
-    /// In the order of the file.
-    pub list: Vec<Problem>,
-}
-
-impl fmt::Display for Problems {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, Problem { line, key, what }) in self.list.iter().enumerate() {
-            if i > 0 {
-                f.write_str("\n")?;
-            }
-            write!(f, "{}", self.file)?;
-            if let Some(line) = line {
-                write!(f, ":{line}")?;
-            }
-            match key.as_str() {
-                "" => write!(f, ": {what}")?,
-                key => write!(f, ": {key}: {what}")?,
-            }
-        }
-        Ok(())
-    }
-}
-
-impl std::error::Error for Problems {}
 
 /// Reads a configuration; `file` is the name that problems are reported under.
 ///
 /// # Errors
 /// Everything that is wrong with it.
 pub fn parse(file: &str, text: &str) -> Result<Config, Problems> {
-    let mut reader = Reader {
-        text,
-        problems: Vec::new(),
-    };
-    let config = reader.read();
-    reader.problems.sort_by_key(|problem| problem.line);
+    let document = Document::new(text);
+    let config = document.root().map(|root| config(&document, root));
+    let list = document.into_problems();
     match config {
-        Some(config) if reader.problems.is_empty() => Ok(config),
+        Some(config) if list.is_empty() => Ok(config),
         _ => Err(Problems {
             file: file.to_owned(),
-            list: reader.problems,
+            list,
         }),
     }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    workers: Option<usize>,
-    max_connections: Option<usize>,
-    drain: Option<Time>,
-    admin: Option<Spanned<Text<Upstream>>>,
-    metrics: Option<Text<ListenAddr>>,
-    log: Option<LogFile>,
-    #[serde(default)]
-    listeners: BTreeMap<String, ListenerFile>,
-    #[serde(default)]
-    pools: BTreeMap<String, PoolFile>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct LogFile {
-    path: PathBuf,
-    format: Option<Word<LogFormat>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ListenerFile {
-    listen: Spanned<OneOrMany<Text<ListenAddr>>>,
-    backlog: Option<Spanned<u32>>,
-    to: Option<Spanned<String>>,
-    #[serde(default)]
-    routes: Vec<RouteFile>,
-    hello_timeout: Option<Time>,
-    hello_wait: Option<Time>,
-    #[serde(default)]
-    allow: Vec<Text<Clients>>,
-    #[serde(default)]
-    deny: Vec<Text<Clients>>,
-    max_connections: Option<usize>,
-    max_connections_per_source: Option<usize>,
-    accept_rate: Option<u32>,
-    bandwidth: Option<Bytes>,
-    proxy_from: Option<Spanned<Vec<Text<Clients>>>>,
-    keepalive: Option<KeepaliveFile>,
-    user_timeout: Option<Time>,
-    fast_open: Option<u32>,
-    reuse_port: Option<bool>,
-    transparent: Option<bool>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RouteFile {
-    sni: Option<Spanned<OneOrMany<String>>>,
-    alpn: Option<OneOrMany<String>>,
-    to: Spanned<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PoolFile {
-    balance: Option<Word<Balance>>,
-    servers: Spanned<Vec<ServerFile>>,
-    retries: Option<u32>,
-    queue: Option<usize>,
-    queue_timeout: Option<Time>,
-    when_down: Option<Word<WhenDown>>,
-    connect_timeout: Option<Spanned<Time>>,
-    idle_timeout: Option<Time>,
-    fin_timeout: Option<Time>,
-    session_timeout: Option<Time>,
-    send_proxy: Option<Word<ProxyVersion>>,
-    source: Option<Word<Source>>,
-    keepalive: Option<KeepaliveFile>,
-    user_timeout: Option<Time>,
-    fast_open: Option<bool>,
-    check: Option<CheckFile>,
-    passive: Option<PassiveFile>,
-    slow_start: Option<Time>,
-    resolve_every: Option<Spanned<Time>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ServerFile {
-    name: Option<Spanned<String>>,
-    address: Spanned<Text<Upstream>>,
-    weight: Option<Spanned<u32>>,
-    #[serde(default)]
-    backup: bool,
-    max_connections: Option<usize>,
-    init: Option<Word<Init>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct CheckFile {
-    kind: Option<Spanned<CheckWord>>,
-    sni: Option<Spanned<String>>,
-    interval: Option<Spanned<Time>>,
-    timeout: Option<Spanned<Time>>,
-    rise: Option<Spanned<u32>>,
-    fall: Option<Spanned<u32>>,
-    send: Option<Spanned<String>>,
-    expect: Option<Spanned<String>>,
-}
-
-#[derive(Clone, Copy, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "kebab-case")]
-enum CheckWord {
-    Connect,
-    Tls,
-    Exchange,
-}
-
-/// `false` switches it off.
-#[derive(Deserialize)]
-#[serde(
-    untagged,
-    expecting = "expected false, or a table of failures and out_for"
-)]
-enum PassiveFile {
-    Switch(bool),
-    Values(PassiveValues),
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PassiveValues {
-    failures: Option<u32>,
-    out_for: Option<Time>,
-}
-
-/// `false` switches it off.
-#[derive(Deserialize)]
-#[serde(
-    untagged,
-    expecting = "expected false, or a table of idle, interval and count"
-)]
-enum KeepaliveFile {
-    Switch(bool),
-    Values(KeepaliveValues),
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct KeepaliveValues {
-    idle: Option<Time>,
-    interval: Option<Time>,
-    count: Option<u32>,
-}
-
-/// A value that may be written alone or in a list.
-#[derive(Clone)]
-struct OneOrMany<T>(Vec<T>);
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMany<T> {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(OneOrManyVisitor(PhantomData))
-    }
-}
-
-struct OneOrManyVisitor<T>(PhantomData<T>);
-
-impl<'de, T: Deserialize<'de>> Visitor<'de> for OneOrManyVisitor<T> {
-    type Value = OneOrMany<T>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a string, or a list of strings")
-    }
-
-    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<OneOrMany<T>, E> {
-        T::deserialize(text.into_deserializer()).map(|value| OneOrMany(vec![value]))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<OneOrMany<T>, A::Error> {
-        Vec::deserialize(SeqAccessDeserializer::new(list)).map(OneOrMany)
-    }
-}
-
-/// One of a few words.
-struct Word<T>(T);
-
-impl<'de, T: Named> Deserialize<'de> for Word<T> {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let word = String::deserialize(deserializer)?;
-        T::named(&word).map(Self).ok_or_else(|| {
-            serde::de::Error::custom(format!("unknown value {word:?} (use {})", T::NAMES))
-        })
-    }
-}
-
-/// A type whose values have names.
-trait Named: Sized {
-    const NAMES: &'static str;
-    fn named(word: &str) -> Option<Self>;
-}
-
-impl Named for LogFormat {
-    const NAMES: &'static str = "text or json";
-    fn named(word: &str) -> Option<Self> {
-        match word {
-            "text" => Some(Self::Text),
-            "json" => Some(Self::Json),
-            _ => None,
-        }
-    }
-}
-
-impl Named for Balance {
-    const NAMES: &'static str = "round-robin, least-connections, random-of-two or source-hash";
-    fn named(word: &str) -> Option<Self> {
-        match word {
-            "round-robin" => Some(Self::RoundRobin),
-            "least-connections" => Some(Self::LeastConnections),
-            "random-of-two" => Some(Self::RandomOfTwo),
-            "source-hash" => Some(Self::SourceHash),
-            _ => None,
-        }
-    }
-}
-
-impl Named for WhenDown {
-    const NAMES: &'static str = "close or queue";
-    fn named(word: &str) -> Option<Self> {
-        match word {
-            "close" => Some(Self::Close),
-            "queue" => Some(Self::Queue),
-            _ => None,
-        }
-    }
-}
-
-impl Named for Init {
-    const NAMES: &'static str = "now or later";
-    fn named(word: &str) -> Option<Self> {
-        match word {
-            "now" => Some(Self::Now),
-            "later" => Some(Self::Later),
-            _ => None,
-        }
-    }
-}
-
-impl Named for ProxyVersion {
-    const NAMES: &'static str = "v1 or v2";
-    fn named(word: &str) -> Option<Self> {
-        match word {
-            "v1" => Some(Self::V1),
-            "v2" => Some(Self::V2),
-            _ => None,
-        }
-    }
-}
-
-impl Named for Source {
-    const NAMES: &'static str = "an address of this machine, or client";
-    fn named(word: &str) -> Option<Self> {
-        match word {
-            "client" => Some(Self::Client),
-            address => {
-                let address = address.parse::<IpAddr>().ok()?;
-                Some(Self::Address(address.to_canonical()))
-            }
-        }
-    }
-}
-
-macro_rules! word_from_str {
-    ($($type:ty),*) => {$(
-        impl std::str::FromStr for $type {
-            type Err = String;
-
-            fn from_str(word: &str) -> Result<Self, String> {
-                Self::named(word)
-                    .ok_or_else(|| format!("unknown value {word:?} (use {})", Self::NAMES))
-            }
-        }
-    )*};
-}
-
-// The command line takes the same words.
-word_from_str!(LogFormat, Balance, WhenDown, ProxyVersion, Source);
-
-struct Reader<'a> {
-    text: &'a str,
-    problems: Vec<Problem>,
-}
-
-impl Reader<'_> {
-    fn read(&mut self) -> Option<Config> {
-        let file = self.deserialize()?;
-        let defaults = Config::default();
-        let pools: BTreeMap<String, Pool> = file
-            .pools
-            .into_iter()
-            .map(|(name, pool)| {
-                let pool = self.pool(&name, pool);
-                (name, pool)
-            })
-            .collect();
-        let listeners = file
-            .listeners
-            .into_iter()
-            .map(|(name, listener)| {
-                let listener = self.listener(&name, listener, &pools);
-                (name, listener)
-            })
-            .collect::<BTreeMap<_, _>>();
-        if listeners.is_empty() {
-            self.problem(None, "listeners", "there is none (write [listeners.NAME])");
-        }
-        Some(Config {
-            workers: file.workers.unwrap_or(defaults.workers),
-            max_connections: file.max_connections.unwrap_or(defaults.max_connections),
-            drain: time_or(file.drain, defaults.drain),
-            admin: file.admin.and_then(|admin| self.admin(admin)),
-            metrics: file.metrics.map(|Text(address)| address),
-            log: file.log.map(|log| Log {
-                path: (log.path.as_os_str() != "-").then_some(log.path),
-                format: log
-                    .format
-                    .map_or(LogFormat::default(), |Word(format)| format),
-            }),
-            listeners,
-            pools,
-        })
-    }
-
-    fn deserialize(&mut self) -> Option<File> {
-        let document = match toml::Deserializer::parse(self.text) {
-            Ok(document) => document,
-            Err(error) => {
-                self.parser_problem(String::new(), &error);
-                return None;
-            }
-        };
-        match serde_path_to_error::deserialize(document) {
-            Ok(file) => Some(file),
-            Err(error) => {
-                let path = key_of(error.path());
-                self.parser_problem(path, error.inner());
-                None
-            }
-        }
-    }
-
-    fn parser_problem(&mut self, key: String, error: &toml::de::Error) {
-        let line = error.span().map(|span| self.line_of(span.start));
-        let what = error.message().trim_end().to_owned();
-        self.problems.push(Problem { line, key, what });
-    }
-
-    fn line_of(&self, offset: usize) -> usize {
-        let before = &self.text.as_bytes()[..offset.min(self.text.len())];
-        1 + before.iter().filter(|&&byte| byte == b'\n').count()
-    }
-
-    fn problem(&mut self, offset: Option<usize>, key: &str, what: impl Into<String>) {
-        let line = offset.map(|offset| self.line_of(offset));
-        self.problems.push(Problem {
-            line,
-            key: key.to_owned(),
-            what: what.into(),
-        });
-    }
-
-    fn admin(&mut self, admin: Spanned<Text<Upstream>>) -> Option<PathBuf> {
-        let offset = admin.span().start;
-        match admin.into_inner().0 {
-            Upstream::Unix(path) => Some(path),
-            _ => {
-                let what = "it takes commands, so it is a UNIX socket (write unix:/path)";
-                self.problem(Some(offset), "admin", what);
-                None
-            }
-        }
-    }
-
-    fn listener(
-        &mut self,
-        name: &str,
-        file: ListenerFile,
-        pools: &BTreeMap<String, Pool>,
-    ) -> Listener {
-        let defaults = Listener::default();
-        let key = |field: &str| format!("listeners.{name}.{field}");
-        let listen_at = file.listen.span().start;
-        let listen: Vec<_> = file.listen.into_inner().0;
-        let listen: Vec<_> = listen.into_iter().map(|Text(address)| address).collect();
-        if listen.is_empty() {
-            self.problem(Some(listen_at), &key("listen"), "the list is empty");
-        }
-        let known = |reader: &mut Self, to: &Spanned<String>, key: &str| {
-            if !pools.contains_key(to.get_ref()) {
-                let what = format!("there is no pool {:?} (write [pools.{0}])", to.get_ref());
-                reader.problem(Some(to.span().start), key, what);
-            }
-        };
-        if let Some(to) = &file.to {
-            known(self, to, &key("to"));
-        } else if file.routes.is_empty() {
-            let what = "connections have nowhere to go (write to = \"POOL\", or routes)";
-            self.problem(Some(listen_at), &key("to"), what);
-        }
-        let mut routes = Vec::new();
-        for (i, route) in file.routes.into_iter().enumerate() {
-            known(self, &route.to, &key(&format!("routes[{i}].to")));
-            let sni = self.server_names(route.sni, &key(&format!("routes[{i}].sni")));
-            routes.push(Route {
-                sni,
-                alpn: route.alpn.map_or(Vec::new(), |alpn| alpn.0),
-                to: route.to.into_inner(),
-            });
-        }
-        let backlog = file.backlog.map_or(defaults.backlog, |backlog| {
-            match i32::try_from(*backlog.get_ref()) {
-                Ok(value @ 1..) => value,
-                _ => {
-                    let what = "it must be from 1 to 2147483647";
-                    self.problem(Some(backlog.span().start), &key("backlog"), what);
-                    1
-                }
-            }
-        });
-        let proxy_from = file.proxy_from.map(|networks| {
-            if networks.get_ref().is_empty() {
-                let what = "nobody is trusted (list the proxies in front, as networks)";
-                self.problem(Some(networks.span().start), &key("proxy_from"), what);
-            }
-            values(networks.into_inner())
-        });
-        let hello_timeout = time_or(file.hello_timeout, defaults.hello_timeout);
-        Listener {
-            listen,
-            backlog,
-            to: file.to.map(Spanned::into_inner),
-            routes,
-            hello_timeout,
-            hello_wait: time_or(file.hello_wait, hello_timeout),
-            allow: values(file.allow),
-            deny: values(file.deny),
-            max_connections: file.max_connections.unwrap_or(0),
-            max_connections_per_source: file.max_connections_per_source.unwrap_or(0),
-            accept_rate: file.accept_rate.unwrap_or(0),
-            bandwidth: file.bandwidth.map_or(0, |Bytes(bytes)| bytes),
-            proxy_from,
-            keepalive: keepalive(file.keepalive),
-            user_timeout: file.user_timeout.map(|Time(time)| time),
-            fast_open: file.fast_open.unwrap_or(0),
-            reuse_port: file.reuse_port.unwrap_or(false),
-            transparent: file.transparent.unwrap_or(false),
-        }
-    }
-
-    fn server_names(
-        &mut self,
-        names: Option<Spanned<OneOrMany<String>>>,
-        key: &str,
-    ) -> Vec<String> {
-        let Some(names) = names else {
-            return Vec::new();
-        };
-        let offset = names.span().start;
-        let mut kept = Vec::new();
-        for name in names.into_inner().0 {
-            let name = name.trim_end_matches('.').to_ascii_lowercase();
-            let below = name.strip_prefix("*.").unwrap_or(&name);
-            if below.is_empty() || below.contains('*') {
-                let what = format!("{name:?} is no name (write a.example.com or *.example.com)");
-                self.problem(Some(offset), key, what);
-            }
-            kept.push(name);
-        }
-        kept
-    }
-
-    fn pool(&mut self, name: &str, file: PoolFile) -> Pool {
-        let defaults = Pool::default();
-        let key = |field: &str| format!("pools.{name}.{field}");
-        let servers_at = file.servers.span().start;
-        let servers = self.servers(name, file.servers.into_inner());
-        if servers.is_empty() {
-            self.problem(Some(servers_at), &key("servers"), "the list is empty");
-        } else if servers.iter().all(|server| server.weight == 0) {
-            let what = "every server has weight 0, so none would ever be chosen";
-            self.problem(Some(servers_at), &key("servers"), what);
-        }
-        let mut when_full = defaults.when_full;
-        when_full.queue = file.queue.unwrap_or(when_full.queue);
-        when_full.timeout = time_or(file.queue_timeout, when_full.timeout);
-        let connect_timeout = self.positive(
-            file.connect_timeout,
-            defaults.connect_timeout,
-            &key("connect_timeout"),
-        );
-        let resolve_every = self.positive(
-            file.resolve_every,
-            defaults.resolve_every,
-            &key("resolve_every"),
-        );
-        Pool {
-            balance: file
-                .balance
-                .map_or(defaults.balance, |Word(balance)| balance),
-            servers,
-            retries: file.retries.unwrap_or(defaults.retries),
-            when_full,
-            when_down: file.when_down.map_or(defaults.when_down, |Word(word)| word),
-            connect_timeout,
-            idle_timeout: time_or(file.idle_timeout, defaults.idle_timeout),
-            fin_timeout: time_or(file.fin_timeout, defaults.fin_timeout),
-            session_timeout: time_or(file.session_timeout, defaults.session_timeout),
-            send_proxy: file.send_proxy.map(|Word(version)| version),
-            source: file.source.map_or(defaults.source, |Word(source)| source),
-            keepalive: keepalive(file.keepalive),
-            user_timeout: file.user_timeout.map(|Time(time)| time),
-            fast_open: file.fast_open.unwrap_or(false),
-            check: file.check.map(|check| self.check(check, &key("check"))),
-            passive: match file.passive {
-                Some(PassiveFile::Switch(false)) => None,
-                Some(PassiveFile::Values(values)) => Some(Passive {
-                    failures: values.failures.unwrap_or(Passive::default().failures),
-                    out_for: time_or(values.out_for, Passive::default().out_for),
-                }),
-                Some(PassiveFile::Switch(true)) | None => defaults.passive,
-            },
-            slow_start: time_or(file.slow_start, defaults.slow_start),
-            resolve_every,
-        }
-    }
-
-    fn servers(&mut self, pool: &str, files: Vec<ServerFile>) -> Vec<Server> {
-        let mut names = BTreeSet::new();
-        let mut servers = Vec::new();
-        for (i, file) in files.into_iter().enumerate() {
-            let key = |field: &str| format!("pools.{pool}.servers[{i}].{field}");
-            let (name, name_at) = match file.name {
-                Some(name) => (name.get_ref().clone(), name.span().start),
-                None => (
-                    file.address.get_ref().0.to_string(),
-                    file.address.span().start,
-                ),
-            };
-            if !names.insert(name.clone()) {
-                let what = format!("there are two servers called {name:?} (name them apart)");
-                self.problem(Some(name_at), &key("name"), what);
-            }
-            let weight = file.weight.map_or(1, |weight| {
-                if *weight.get_ref() > MAX_WEIGHT {
-                    let what = format!("it must be from 0 to {MAX_WEIGHT}");
-                    self.problem(Some(weight.span().start), &key("weight"), what);
-                }
-                weight.into_inner()
-            });
-            servers.push(Server {
-                name,
-                address: file.address.into_inner().0,
-                weight,
-                backup: file.backup,
-                max_connections: file.max_connections.unwrap_or(0),
-                init: file.init.map_or(Init::default(), |Word(init)| init),
-            });
-        }
-        servers
-    }
-
-    fn check(&mut self, file: CheckFile, key: &str) -> Check {
-        let defaults = Check::default();
-        let word = file.kind.as_ref().map(|kind| *kind.get_ref());
-        // To say what to send or to expect is to ask for an exchange.
-        let exchange = file.send.is_some() || file.expect.is_some();
-        let kind = match word {
-            None if exchange => CheckWord::Exchange,
-            None if file.sni.is_some() => CheckWord::Tls,
-            None => CheckWord::Connect,
-            Some(word) => word,
-        };
-        if exchange && kind != CheckWord::Exchange {
-            let offset = file.kind.as_ref().map(|kind| kind.span().start);
-            let what = "send and expect belong to kind = \"exchange\"";
-            self.problem(offset, &format!("{key}.kind"), what);
-        }
-        let sni = file.sni.map(|sni| {
-            let offset = Some(sni.span().start);
-            let key = format!("{key}.sni");
-            if kind != CheckWord::Tls {
-                self.problem(offset, &key, "it belongs to kind = \"tls\"");
-            }
-            let name = sni.into_inner();
-            if !is_host_name(&name) {
-                self.problem(offset, &key, format!("{name:?} is not a host name"));
-            }
-            name
-        });
-        let kind = match kind {
-            CheckWord::Connect => CheckKind::Connect,
-            CheckWord::Tls => CheckKind::Tls { sni },
-            CheckWord::Exchange => {
-                let expect = file.expect.map(|text| text.into_inner().into_bytes());
-                if expect.as_ref().is_none_or(Vec::is_empty) {
-                    let offset = file.send.as_ref().map(|send| send.span().start);
-                    let what = "an exchange needs something to expect (write expect = \"...\")";
-                    self.problem(offset, &format!("{key}.expect"), what);
-                }
-                CheckKind::Exchange {
-                    send: file
-                        .send
-                        .map_or(Vec::new(), |t| t.into_inner().into_bytes()),
-                    expect: expect.unwrap_or_default(),
-                }
-            }
-        };
-        Check {
-            kind,
-            interval: self.positive(file.interval, defaults.interval, &format!("{key}.interval")),
-            timeout: self.positive(file.timeout, defaults.timeout, &format!("{key}.timeout")),
-            rise: self.at_least_one(file.rise, defaults.rise, &format!("{key}.rise")),
-            fall: self.at_least_one(file.fall, defaults.fall, &format!("{key}.fall")),
-        }
-    }
-
-    fn positive(&mut self, time: Option<Spanned<Time>>, default: Duration, key: &str) -> Duration {
-        let Some(time) = time else { return default };
-        if time.get_ref().0.is_zero() {
-            self.problem(
-                Some(time.span().start),
-                key,
-                "it must be longer than nothing",
-            );
-        }
-        time.into_inner().0
-    }
-
-    fn at_least_one(&mut self, count: Option<Spanned<u32>>, default: u32, key: &str) -> u32 {
-        let Some(count) = count else { return default };
-        if *count.get_ref() == 0 {
-            self.problem(Some(count.span().start), key, "it must be at least 1");
-        }
-        count.into_inner()
-    }
-}
-
-/// The path of a key, without the steps that [`Spanned`] takes.
-fn key_of(path: &serde_path_to_error::Path) -> String {
-    let mut key = String::new();
-    for segment in path {
-        let step = segment.to_string();
-        if step.starts_with("$__serde_spanned") {
-            continue;
-        }
-        if !key.is_empty() && !step.starts_with('[') {
-            key.push('.');
-        }
-        key.push_str(&step);
-    }
-    key
 }
 
 /// Enough to tell servers apart by a thousandth, little enough to add up without overflow.
 const MAX_WEIGHT: u32 = 1000;
 
-fn values<T>(texts: Vec<Text<T>>) -> Vec<T> {
-    texts.into_iter().map(|Text(value)| value).collect()
+/// Whatever cannot be read has its default: a configuration with a problem is not used.
+fn config(document: &Document<'_>, mut root: Table<'_, '_>) -> Config {
+    let defaults = Config::default();
+    let pools: BTreeMap<_, _> = root
+        .named_tables("pools")
+        .into_iter()
+        .map(|(name, table)| (name, pool(table)))
+        .collect();
+    let mut places = Vec::new();
+    let admin = admin(&mut root, &mut places);
+    let metrics = root.take::<Text<ListenAddr>>("metrics").map(|found| {
+        places.push((found.at, place(&found.key, &found.value.0, false)));
+        found.value.0
+    });
+    let listeners: BTreeMap<_, _> = root
+        .named_tables("listeners")
+        .into_iter()
+        .map(|(name, table)| (name, listener(table, &pools, &mut places)))
+        .collect();
+    if listeners.is_empty() {
+        root.problem("listeners", "there is none (write [listeners.NAME])");
+    }
+    // Of two, the later in the file is said to be one too many.
+    places.sort_by_key(|(at, _)| *at);
+    let (offsets, places): (Vec<_>, Vec<_>) = places.into_iter().unzip();
+    for (index, what) in overlap::clashes(&places) {
+        document.problem(Some(offsets[index]), &places[index].key, what);
+    }
+    Config {
+        workers: root.value("workers").unwrap_or(defaults.workers),
+        max_connections: (root.value("max_connections")).unwrap_or(defaults.max_connections),
+        drain: time_or(&mut root, "drain", defaults.drain),
+        admin,
+        metrics,
+        log: root.table("log").and_then(log),
+        listeners,
+        pools,
+    }
 }
 
-fn time_or(time: Option<Time>, default: Duration) -> Duration {
-    time.map_or(default, |Time(time)| time)
+fn place(key: &str, address: &ListenAddr, reuse_port: bool) -> Place {
+    Place {
+        key: key.to_owned(),
+        address: address.clone(),
+        reuse_port,
+    }
 }
 
-fn keepalive(file: Option<KeepaliveFile>) -> Option<Keepalive> {
-    let defaults = Keepalive::default();
-    match file {
-        Some(KeepaliveFile::Switch(false)) => None,
-        Some(KeepaliveFile::Switch(true)) | None => Some(defaults),
-        Some(KeepaliveFile::Values(values)) => Some(Keepalive {
-            idle: time_or(values.idle, defaults.idle),
-            interval: time_or(values.interval, defaults.interval),
-            count: values.count.unwrap_or(defaults.count),
+fn admin(root: &mut Table<'_, '_>, places: &mut Vec<(usize, Place)>) -> Option<ListenAddr> {
+    let found = root.take::<Text<ListenAddr>>("admin")?;
+    places.push((found.at, place(&found.key, &found.value.0, false)));
+    match super::admin(found.value.0.clone()) {
+        Ok(address) => Some(address),
+        Err(what) => {
+            found.problem(what);
+            None
+        }
+    }
+}
+
+fn log(mut table: Table<'_, '_>) -> Option<Log> {
+    let path: Option<String> = table.value("path");
+    if path.is_none() {
+        table.missing("path", "write a file, or - for standard output");
+    }
+    let format = table.value("format").map(|Text(format)| format);
+    let path = path?;
+    Some(Log {
+        path: (path != "-").then(|| path.into()),
+        format: format.unwrap_or_default(),
+    })
+}
+
+fn listener(
+    mut table: Table<'_, '_>,
+    pools: &BTreeMap<String, Pool>,
+    places: &mut Vec<(usize, Place)>,
+) -> Listener {
+    let defaults = Listener::default();
+    let reuse_port = table.value("reuse_port").unwrap_or(defaults.reuse_port);
+    let mut listen = Vec::new();
+    let mut listen_at = None;
+    match table.list::<Text<ListenAddr>>("listen") {
+        None => table.missing("listen", "write an address, or a list of them"),
+        Some(list) if list.is_empty => list.problem("the list is empty"),
+        Some(list) => {
+            listen_at = Some(list.at);
+            for Found { value, at, key, .. } in list.value {
+                places.push((at, place(&key, &value.0, reuse_port)));
+                listen.push(value.0);
+            }
+        }
+    }
+    let to = table.take::<String>("to").map(|to| known(to, pools));
+    let routes = table.tables("routes").map_or(Vec::new(), |list| list.value);
+    let routes: Vec<_> = routes.into_iter().map(|one| route(one, pools)).collect();
+    // One that cannot be read is there all the same.
+    if routes.is_empty() && !table.had("routes") && !table.had("to") {
+        let what = "connections have nowhere to go (write to = \"POOL\", or routes)";
+        table.problem_at(listen_at, &table.path("to"), what);
+    }
+    let backlog = table.take::<u32>("backlog").map(|found| {
+        let backlog = i32::try_from(found.value).ok().filter(|&n| n > 0);
+        if backlog.is_none() {
+            found.problem("it must be from 1 to 2147483647");
+        }
+        backlog.unwrap_or(1)
+    });
+    let proxy_from = table.list::<Text<Clients>>("proxy_from").map(|list| {
+        if list.is_empty {
+            list.problem("nobody is trusted (list the proxies in front, as networks)");
+        }
+        texts(list.value)
+    });
+    let hello_timeout = time_or(&mut table, "hello_timeout", defaults.hello_timeout);
+    Listener {
+        listen,
+        backlog: backlog.unwrap_or(defaults.backlog),
+        to,
+        routes,
+        hello_timeout,
+        hello_wait: time_or(&mut table, "hello_wait", hello_timeout),
+        allow: clients(&mut table, "allow"),
+        deny: clients(&mut table, "deny"),
+        max_connections: table.value("max_connections").unwrap_or(0),
+        max_connections_per_source: table.value("max_connections_per_source").unwrap_or(0),
+        accept_rate: table.value("accept_rate").unwrap_or(0),
+        bandwidth: table.value("bandwidth").map_or(0, |Bytes(bytes)| bytes),
+        proxy_from,
+        keepalive: keepalive(&mut table),
+        user_timeout: table.value("user_timeout").map(|Time(time)| time),
+        fast_open: table.value("fast_open").unwrap_or(0),
+        reuse_port,
+        transparent: table.value("transparent").unwrap_or(false),
+    }
+}
+
+/// The name of a pool that has to be there.
+fn known(to: Found<'_, '_, String>, pools: &BTreeMap<String, Pool>) -> String {
+    if !pools.contains_key(&to.value) {
+        let what = format!("there is no pool {:?} (write [pools.{0}])", to.value);
+        to.problem(what);
+    }
+    to.value
+}
+
+fn route(mut table: Table<'_, '_>, pools: &BTreeMap<String, Pool>) -> Route {
+    let to = table.take::<String>("to").map(|to| known(to, pools));
+    if to.is_none() {
+        table.missing("to", "name a pool");
+    }
+    let mut sni = Vec::new();
+    for found in table.list::<String>("sni").map_or(Vec::new(), |l| l.value) {
+        match server_name::parse(&found.value) {
+            Ok(name) => sni.push(name),
+            Err(what) => found.problem(what),
+        }
+    }
+    let mut alpn = Vec::new();
+    for found in table.list::<String>("alpn").map_or(Vec::new(), |l| l.value) {
+        if !(1..=255).contains(&found.value.len()) {
+            found.problem("the name of a protocol has 1 to 255 bytes");
+        }
+        alpn.push(found.value);
+    }
+    Route {
+        sni,
+        alpn,
+        to: to.unwrap_or_default(),
+    }
+}
+
+fn clients(table: &mut Table<'_, '_>, name: &'static str) -> Vec<Clients> {
+    let list = table.list::<Text<Clients>>(name);
+    list.map_or(Vec::new(), |list| texts(list.value))
+}
+
+fn texts<T>(found: Vec<Found<'_, '_, Text<T>>>) -> Vec<T> {
+    found.into_iter().map(|found| found.value.0).collect()
+}
+
+fn pool(mut table: Table<'_, '_>) -> Pool {
+    let defaults = Pool::default();
+    let mut servers = Vec::new();
+    match table.tables("servers") {
+        None => table.missing("servers", "write servers = [{ address = \"host:port\" }]"),
+        Some(list) if list.is_empty => list.problem("the list is empty"),
+        Some(list) => {
+            let (at, key) = (list.at, list.key.clone());
+            servers = self::servers(list.value);
+            if !servers.is_empty() && servers.iter().all(|server| server.weight == 0) {
+                let what = "every server has weight 0, so none would ever be chosen";
+                table.problem_at(Some(at), &key, what);
+            }
+        }
+    }
+    Pool {
+        balance: table
+            .value("balance")
+            .map_or(defaults.balance, |Text::<Balance>(balance)| balance),
+        servers,
+        retries: table.value("retries").unwrap_or(defaults.retries),
+        when_full: WhenFull {
+            queue: table.value("queue").unwrap_or(defaults.when_full.queue),
+            timeout: time_or(&mut table, "queue_timeout", defaults.when_full.timeout),
+        },
+        when_down: table
+            .value("when_down")
+            .map_or(defaults.when_down, |Text(word)| word),
+        connect_timeout: positive(&mut table, "connect_timeout", defaults.connect_timeout),
+        idle_timeout: time_or(&mut table, "idle_timeout", defaults.idle_timeout),
+        fin_timeout: time_or(&mut table, "fin_timeout", defaults.fin_timeout),
+        session_timeout: time_or(&mut table, "session_timeout", defaults.session_timeout),
+        send_proxy: table.value("send_proxy").map(|Text(version)| version),
+        source: table
+            .value("source")
+            .map_or(defaults.source, |Text(source)| source),
+        keepalive: keepalive(&mut table),
+        user_timeout: table.value("user_timeout").map(|Time(time)| time),
+        fast_open: table.value("fast_open").unwrap_or(false),
+        check: table.table("check").map(check),
+        passive: passive(&mut table),
+        slow_start: time_or(&mut table, "slow_start", defaults.slow_start),
+        resolve_every: positive(&mut table, "resolve_every", defaults.resolve_every),
+    }
+}
+
+fn servers(tables: Vec<Table<'_, '_>>) -> Vec<Server> {
+    let mut names = BTreeSet::new();
+    let mut servers = Vec::new();
+    for mut table in tables {
+        let address = table.take::<Text<Upstream>>("address");
+        if address.is_none() {
+            table.missing(
+                "address",
+                "write host:port, [v6]:port, unix:/path or unix:@name",
+            );
+        }
+        let name = table.take::<String>("name");
+        let weight = table.take::<u32>("weight");
+        if let Some(weight) = weight.as_ref().filter(|weight| weight.value > MAX_WEIGHT) {
+            weight.problem(format!("it must be from 0 to {MAX_WEIGHT}"));
+        }
+        let (backup, max_connections) = (table.value("backup"), table.value("max_connections"));
+        let init = table.value("init").map(|Text(init)| init);
+        let Some(address) = address else { continue };
+        let (name, name_at) = match name {
+            Some(name) => (name.value, name.at),
+            None => (address.value.0.to_string(), address.at),
+        };
+        if !names.insert(name.clone()) {
+            let what = format!("there are two servers called {name:?} (name them apart)");
+            table.problem_at(Some(name_at), &table.path("name"), what);
+        }
+        servers.push(Server {
+            name,
+            address: address.value.0,
+            weight: weight.map_or(1, |weight| weight.value),
+            backup: backup.unwrap_or(false),
+            max_connections: max_connections.unwrap_or(0),
+            init: init.unwrap_or_default(),
+        });
+    }
+    servers
+}
+
+fn check(mut table: Table<'_, '_>) -> Check {
+    let defaults = Check::default();
+    let word = table.take::<Text<CheckWord>>("kind");
+    let [send, expect, sni] = ["send", "expect", "sni"].map(|name| table.take::<String>(name));
+    // To say what to send or to expect is to ask for an exchange.
+    let exchange = send.is_some() || expect.is_some();
+    let kind = match &word {
+        None if exchange => CheckWord::Exchange,
+        None if sni.is_some() => CheckWord::Tls,
+        None => CheckWord::Connect,
+        Some(word) => word.value.0,
+    };
+    if let Some(word) = word.filter(|_| exchange && kind != CheckWord::Exchange) {
+        word.problem("send and expect belong to kind = \"exchange\"");
+    }
+    if let Some(sni) = &sni {
+        if kind != CheckWord::Tls {
+            sni.problem("it belongs to kind = \"tls\"");
+        }
+        if !is_host_name(&sni.value) {
+            sni.problem(format!("{:?} is not a host name", sni.value));
+        }
+    }
+    let kind = match kind {
+        CheckWord::Connect => CheckKind::Connect,
+        CheckWord::Tls => CheckKind::Tls {
+            sni: sni.map(|sni| sni.value),
+        },
+        CheckWord::Exchange => {
+            let is_empty = expect.as_ref().is_none_or(|expect| expect.value.is_empty());
+            if is_empty && (expect.is_some() || !table.had("expect")) {
+                let what = "an exchange needs something to expect (write expect = \"...\")";
+                table.problem("expect", what);
+            }
+            let bytes = |text: Option<Found<'_, '_, String>>| {
+                text.map_or(Vec::new(), |text| text.value.into_bytes())
+            };
+            CheckKind::Exchange {
+                send: bytes(send),
+                expect: bytes(expect),
+            }
+        }
+    };
+    Check {
+        kind,
+        interval: positive(&mut table, "interval", defaults.interval),
+        timeout: positive(&mut table, "timeout", defaults.timeout),
+        rise: at_least_one(&mut table, "rise", defaults.rise),
+        fall: at_least_one(&mut table, "fall", defaults.fall),
+    }
+}
+
+fn passive(table: &mut Table<'_, '_>) -> Option<Passive> {
+    let defaults = Passive::default();
+    match table.table_or_switch("passive") {
+        Some(Switch::Off) => None,
+        Some(Switch::On) | None => Some(defaults),
+        Some(Switch::Values(mut values)) => Some(Passive {
+            failures: values.value("failures").unwrap_or(defaults.failures),
+            out_for: time_or(&mut values, "out_for", defaults.out_for),
         }),
     }
+}
+
+fn keepalive(table: &mut Table<'_, '_>) -> Option<Keepalive> {
+    let defaults = Keepalive::default();
+    match table.table_or_switch("keepalive") {
+        Some(Switch::Off) => None,
+        Some(Switch::On) | None => Some(defaults),
+        Some(Switch::Values(mut values)) => Some(Keepalive {
+            idle: time_or(&mut values, "idle", defaults.idle),
+            interval: time_or(&mut values, "interval", defaults.interval),
+            count: values.value("count").unwrap_or(defaults.count),
+        }),
+    }
+}
+
+fn time_or(table: &mut Table<'_, '_>, name: &'static str, default: Duration) -> Duration {
+    table.value(name).map_or(default, |Time(time)| time)
+}
+
+fn positive(table: &mut Table<'_, '_>, name: &'static str, default: Duration) -> Duration {
+    let Some(found) = table.take::<Time>(name) else {
+        return default;
+    };
+    if found.value.0.is_zero() {
+        found.problem("it must be longer than nothing");
+    }
+    found.value.0
+}
+
+fn at_least_one(table: &mut Table<'_, '_>, name: &'static str, default: u32) -> u32 {
+    let Some(found) = table.take::<u32>(name) else {
+        return default;
+    };
+    if found.value == 0 {
+        found.problem("it must be at least 1");
+    }
+    found.value
 }
 
 #[cfg(test)]

@@ -1,3 +1,4 @@
+use super::super::{Init, LogFormat, ProxyVersion, Source};
 use super::*;
 
 const MINIMAL: &str = r#"
@@ -113,7 +114,7 @@ check = { sni = "b.example.com" }
     )
     .unwrap();
     assert_eq!((config.workers, config.max_connections), (2, 10_000));
-    assert_eq!(config.admin, Some(PathBuf::from("/run/zhaul.sock")));
+    assert_eq!(config.admin, "unix:/run/zhaul.sock".parse().ok());
     let expected = Some(Log {
         path: None,
         format: LogFormat::Json,
@@ -267,6 +268,98 @@ fn all_wrong_references_are_reported_together() {
     );
     let problems = problems(&text);
     assert_eq!(problems.lines().count(), 3, "{problems}");
+}
+
+#[test]
+fn every_mistake_is_reported_in_one_go_with_its_line() {
+    let text = r#"worker = 3
+drain = 5
+[listeners.l]
+listen = ["127.0.0.1:80", "nowhere", "127.0.0.1:80"]
+to = "nowhere"
+alow = ["10.0.0.0/8"]
+deny = ["10.0.0.0/40", "10.0.0.0/8", 7]
+routes = [{ sni = ["example.com:443", "a.example", "b..c"], alpn = "", to = "p" }]
+[pools.p]
+servers = [{ address = "192.0.2.1" }, { adress = "192.0.2.1:1" }, 5]
+conect_timeout = "5s"
+retries = "two"
+idle_timeout = "5 parsecs"
+balance = "fair"
+backlog = -1
+keepalive = { idle = true, cnt = 3 }
+passive = "yes"
+check = { kind = "ping", rise = 0 }
+"#;
+    let said = problems(text);
+    let expected = [
+        "1: worker: unknown field `worker` (did you mean `workers`?)",
+        "2: drain: expected a length of time (\"500ms\", \"5s\", \"1h\"), found the number 5",
+        "4: listeners.l.listen[1]: \"nowhere\" has no port",
+        "4: listeners.l.listen[2]: 127.0.0.1:80 is in listeners.l.listen[0] already",
+        "5: listeners.l.to: there is no pool \"nowhere\"",
+        "6: listeners.l.alow: unknown field `alow` (did you mean `allow`?)",
+        "7: listeners.l.deny[0]: \"10.0.0.0/40\" is no network",
+        "7: listeners.l.deny[2]: expected a string, found the number 7",
+        "8: listeners.l.routes[0].sni[0]: \"example.com:443\" is no name",
+        "8: listeners.l.routes[0].sni[2]: \"b..c\" is no name",
+        "8: listeners.l.routes[0].alpn: the name of a protocol",
+        "10: pools.p.servers[0].address: \"192.0.2.1\" has no port",
+        "10: pools.p.servers[1].address: missing field `address`",
+        "10: pools.p.servers[1].adress: unknown field `adress`",
+        "10: pools.p.servers[2]: expected a table, found the number 5",
+        "11: pools.p.conect_timeout: unknown field",
+        "12: pools.p.retries: expected a whole number, found the string \"two\"",
+        "13: pools.p.idle_timeout: \"5 parsecs\" is no length of time",
+        "14: pools.p.balance: unknown value \"fair\"",
+        "15: pools.p.backlog: unknown field `backlog`",
+        "16: pools.p.keepalive.idle: expected a length of time",
+        "16: pools.p.keepalive.cnt: unknown field `cnt`",
+        "17: pools.p.passive: expected false, or a table",
+        "18: pools.p.check.kind: unknown value \"ping\"",
+        "18: pools.p.check.rise: it must be at least 1",
+    ];
+    for line in expected {
+        let line = format!("p.toml:{line}");
+        assert!(said.contains(&line), "{said}\nlacks\n{line}");
+    }
+    assert_eq!(said.lines().count(), expected.len(), "{said}");
+}
+
+#[test]
+fn what_is_no_toml_is_reported_alone_and_what_is_there_twice_is_not() {
+    let text = MINIMAL.replace("to = \"web\"", "to = \"web\"\nto = \"web\"\ntoo = 1");
+    let said = problems(&text);
+    assert!(said.contains("p.toml:5: duplicate key"), "{said}");
+    assert!(said.contains("p.toml:6: listeners.web.too"), "{said}");
+    let said = problems("[listeners.l\nlisten = \n[pools.p]\nservers = [\n");
+    assert!(said.lines().count() >= 2, "{said}");
+    assert!(!said.contains("listeners.l.to"), "{said}");
+}
+
+#[test]
+fn an_address_that_is_named_twice_is_named_with_both_places() {
+    let twice = MINIMAL.replace(
+        "[pools.web]",
+        "[listeners.copy]\nlisten = [\"127.0.0.1:8443\"]\nto = \"web\"\n[pools.web]",
+    );
+    for (text, line) in [
+        (
+            twice,
+            "p.toml:7: listeners.copy.listen[0]: 127.0.0.1:8443 is in listeners.web.listen already",
+        ),
+        (
+            format!("metrics = \"127.0.0.1:8443\"{MINIMAL}"),
+            "p.toml:3: listeners.web.listen: 127.0.0.1:8443 is in metrics already",
+        ),
+        (
+            format!("admin = \"unix:/a\"\nmetrics = \"unix:/a\"{MINIMAL}"),
+            "p.toml:2: metrics: unix:/a is in admin already",
+        ),
+    ] {
+        let said = problems(&text);
+        assert!(said.contains(line), "{said}\nlacks\n{line}");
+    }
 }
 
 #[test]

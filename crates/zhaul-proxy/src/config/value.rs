@@ -1,21 +1,29 @@
-//! Values as people write them in a file: `"5s"`, `"10MB"`, `"10.0.0.0/8"`.
+//! Values as people write them in a file: `"5s"`, `"10MB"`, `"round-robin"`.
 
+use std::borrow::Cow;
 use std::fmt;
-use std::marker::PhantomData;
+use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use serde::de::{Deserialize, Deserializer, Error, Visitor};
+use toml::de::DeValue;
+
+use super::document::FromValue;
+use super::{Balance, Init, LogFormat, ProxyVersion, Source, WhenDown};
 
 /// A value written as a string that its type can parse.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Text<T>(pub(super) T);
 
-impl<'de, T: FromStr<Err: fmt::Display>> Deserialize<'de> for Text<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        text.parse().map(Self).map_err(D::Error::custom)
+impl<T: FromStr<Err: fmt::Display>> FromValue for Text<T> {
+    fn expected() -> Cow<'static, str> {
+        "a string".into()
+    }
+
+    fn from_value(value: &DeValue<'_>) -> Option<Result<Self, String>> {
+        let parsed = value.as_str()?.parse().map(Self);
+        Some(parsed.map_err(|why: T::Err| why.to_string()))
     }
 }
 
@@ -39,11 +47,13 @@ impl FromStr for Time {
     }
 }
 
-impl<'de> Deserialize<'de> for Time {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Expecting::<Time>::new(
-            r#"a length of time ("500ms", "5s", "1h")"#,
-        ))
+impl FromValue for Time {
+    fn expected() -> Cow<'static, str> {
+        r#"a length of time ("500ms", "5s", "1h")"#.into()
+    }
+
+    fn from_value(value: &DeValue<'_>) -> Option<Result<Self, String>> {
+        value.as_str().map(str::parse)
     }
 }
 
@@ -63,62 +73,138 @@ impl FromStr for Bytes {
     }
 }
 
-impl<'de> Deserialize<'de> for Bytes {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Expecting::<Bytes>::new(
-            r#"a number of bytes ("10MB", 4096)"#,
-        ))
+impl FromValue for Bytes {
+    fn expected() -> Cow<'static, str> {
+        r#"a number of bytes ("10MB", 4096)"#.into()
     }
-}
 
-/// Takes a string, and for types that can be made from a number also that.
-struct Expecting<T> {
-    what: &'static str,
-    of: PhantomData<T>,
-}
-
-impl<T> Expecting<T> {
-    const fn new(what: &'static str) -> Self {
-        Self {
-            what,
-            of: PhantomData,
+    fn from_value(value: &DeValue<'_>) -> Option<Result<Self, String>> {
+        match value.as_str() {
+            Some(text) => Some(text.parse()),
+            None => u64::from_value(value).map(|number| number.map(Self)),
         }
     }
 }
 
-impl Visitor<'_> for Expecting<Time> {
-    type Value = Time;
+/// What a check does, in a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CheckWord {
+    Connect,
+    Tls,
+    Exchange,
+}
 
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.what)
-    }
+/// A type whose values have names.
+trait Named: Sized {
+    const NAMES: &'static str;
+    fn named(word: &str) -> Option<Self>;
+}
 
-    fn visit_str<E: Error>(self, text: &str) -> Result<Time, E> {
-        text.parse().map_err(E::custom)
+impl Named for LogFormat {
+    const NAMES: &'static str = "text or json";
+    fn named(word: &str) -> Option<Self> {
+        match word {
+            "text" => Some(Self::Text),
+            "json" => Some(Self::Json),
+            _ => None,
+        }
     }
 }
 
-impl Visitor<'_> for Expecting<Bytes> {
-    type Value = Bytes;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.what)
-    }
-
-    fn visit_str<E: Error>(self, text: &str) -> Result<Bytes, E> {
-        text.parse().map_err(E::custom)
-    }
-
-    fn visit_u64<E: Error>(self, bytes: u64) -> Result<Bytes, E> {
-        Ok(Bytes(bytes))
-    }
-
-    fn visit_i64<E: Error>(self, bytes: i64) -> Result<Bytes, E> {
-        let bytes =
-            u64::try_from(bytes).map_err(|_| E::custom("a number of bytes is not negative"))?;
-        Ok(Bytes(bytes))
+impl Named for Balance {
+    const NAMES: &'static str = "round-robin, least-connections, random-of-two or source-hash";
+    fn named(word: &str) -> Option<Self> {
+        match word {
+            "round-robin" => Some(Self::RoundRobin),
+            "least-connections" => Some(Self::LeastConnections),
+            "random-of-two" => Some(Self::RandomOfTwo),
+            "source-hash" => Some(Self::SourceHash),
+            _ => None,
+        }
     }
 }
+
+impl Named for WhenDown {
+    const NAMES: &'static str = "close or queue";
+    fn named(word: &str) -> Option<Self> {
+        match word {
+            "close" => Some(Self::Close),
+            "queue" => Some(Self::Queue),
+            _ => None,
+        }
+    }
+}
+
+impl Named for Init {
+    const NAMES: &'static str = "now or later";
+    fn named(word: &str) -> Option<Self> {
+        match word {
+            "now" => Some(Self::Now),
+            "later" => Some(Self::Later),
+            _ => None,
+        }
+    }
+}
+
+impl Named for ProxyVersion {
+    const NAMES: &'static str = "v1 or v2";
+    fn named(word: &str) -> Option<Self> {
+        match word {
+            "v1" => Some(Self::V1),
+            "v2" => Some(Self::V2),
+            _ => None,
+        }
+    }
+}
+
+impl Named for Source {
+    const NAMES: &'static str = "an address of this machine, or client";
+    fn named(word: &str) -> Option<Self> {
+        match word {
+            "client" => Some(Self::Client),
+            address => {
+                let address = address.parse::<IpAddr>().ok()?;
+                Some(Self::Address(address.to_canonical()))
+            }
+        }
+    }
+}
+
+impl Named for CheckWord {
+    const NAMES: &'static str = "connect, tls or exchange";
+    fn named(word: &str) -> Option<Self> {
+        match word {
+            "connect" => Some(Self::Connect),
+            "tls" => Some(Self::Tls),
+            "exchange" => Some(Self::Exchange),
+            _ => None,
+        }
+    }
+}
+
+macro_rules! words {
+    ($($type:ty),*) => {$(
+        // The command line takes the same words.
+        impl FromStr for $type {
+            type Err = String;
+
+            fn from_str(word: &str) -> Result<Self, String> {
+                Self::named(word)
+                    .ok_or_else(|| format!("unknown value {word:?} (use {})", Self::NAMES))
+            }
+        }
+    )*};
+}
+
+words!(
+    LogFormat,
+    Balance,
+    WhenDown,
+    Init,
+    ProxyVersion,
+    Source,
+    CheckWord
+);
 
 #[cfg(test)]
 mod tests {

@@ -120,7 +120,7 @@ async fn ask(
     source: Source,
 ) -> io::Result<Box<dyn Stream>> {
     let mut stream: Box<dyn Stream> = match endpoint {
-        Endpoint::Unix(path) => Box::new(UnixStream::connect(path).await?),
+        Endpoint::Unix(addr) => Box::new(UnixStream::connect(addr.to_path()).await?),
         Endpoint::Tcp(address) => {
             let socket = if address.is_ipv4() {
                 TcpSocket::new_v4()?

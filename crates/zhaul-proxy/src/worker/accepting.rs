@@ -18,7 +18,7 @@ use crate::session::{End, Phase, Session, Story};
 use crate::site::Listener;
 
 /// How long accepting rests when the machine, or a limit, has nothing to give.
-const REST: Duration = Duration::from_millis(50);
+pub(super) const REST: Duration = Duration::from_millis(50);
 
 /// Numbers of sessions, over all workers.
 static NUMBER: AtomicU64 = AtomicU64::new(1);

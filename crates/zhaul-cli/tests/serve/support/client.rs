@@ -52,7 +52,11 @@ impl Client {
     }
 
     pub(crate) fn unix(path: &Path) -> Self {
-        Self::on(Stream::Unix(UnixStream::connect(path).unwrap()))
+        Self::over_unix(UnixStream::connect(path).unwrap())
+    }
+
+    pub(crate) fn over_unix(stream: UnixStream) -> Self {
+        Self::on(Stream::Unix(stream))
     }
 
     fn on(stream: Stream) -> Self {
