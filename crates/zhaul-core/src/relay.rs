@@ -24,6 +24,7 @@
 //! What it does not do: it opens, closes and waits for nothing, and it does not retry EINTR.
 
 mod direction;
+mod drain;
 mod ending;
 mod flow;
 mod options;
@@ -42,6 +43,7 @@ use std::time::Duration;
 use crate::errno::Errno;
 
 use direction::{Direction, Next, Outcome};
+use drain::Unsettled;
 use times::{IdleCheck, earlier};
 
 /// A relay between side A and side B.
@@ -60,6 +62,8 @@ pub struct Relay {
     broken: Option<Broken>,
     /// Sides that were reported to have an error.
     suspects: [bool; 2],
+    /// When a graceful stop is to be done.
+    drain_end: Option<Duration>,
     idle_check: IdleCheck,
     /// The calls that are left to make before it is over, by side.
     last_calls: [Option<Call>; 2],
@@ -83,6 +87,8 @@ enum Phase {
         look_at: Duration,
         pause: Duration,
     },
+    /// Both streams were ended before they ended by themselves.
+    Settling(Unsettled),
     /// Leaving the connections as they should be.
     Closing(Cause),
     Over(Cause),
@@ -106,6 +112,7 @@ impl Relay {
             first: None,
             broken: None,
             suspects: [false; 2],
+            drain_end: None,
             idle_check: IdleCheck::default(),
             last_calls: [None; 2],
         }
@@ -146,7 +153,7 @@ impl Relay {
     /// Stops the relay: [`Cause::Cancelled`], unless it is over.
     pub fn cancel(&mut self) {
         match self.phase {
-            Phase::Running => self.cut(Cause::Cancelled),
+            Phase::Running | Phase::Settling(_) => self.cut(Cause::Cancelled),
             Phase::Lingering { .. } => self.finish_broken(),
             Phase::Closing(_) | Phase::Over(_) => {}
         }
@@ -159,6 +166,7 @@ impl Relay {
         let step = match self.phase {
             Phase::Running => self.run(),
             Phase::Lingering { .. } => self.linger(),
+            Phase::Settling(_) => self.next_of_settling(),
             Phase::Closing(_) | Phase::Over(_) => None,
         };
         let step = step.unwrap_or_else(|| self.close());
@@ -216,7 +224,11 @@ impl Relay {
                 }
             }
             Call::Unsent { side } => self.idle_check.saw(side, result.unwrap_or(0)),
-            Call::Unacknowledged { .. } => self.saw_unacknowledged(result.unwrap_or(0)),
+            Call::Unacknowledged { side } => {
+                let bytes = result.unwrap_or(0);
+                self.saw_unacknowledged(bytes);
+                self.saw_unsettled(side, bytes);
+            }
             Call::Reset { .. } => {}
             Call::Recv { way, .. }
             | Call::Send { way, .. }
@@ -320,6 +332,7 @@ impl Relay {
         let limit = match self.phase {
             Phase::Running => self.next_limit(),
             Phase::Lingering { look_at, .. } => Some(look_at),
+            Phase::Settling(unsettled) => Some(unsettled.look_at()),
             Phase::Closing(_) | Phase::Over(_) => return true,
         };
         let paused = self.ways.iter().filter_map(Direction::pause_end).min();

@@ -210,6 +210,13 @@ impl Direction {
         }
     }
 
+    /// The source is left alone from now on, as if its stream had ended here.
+    pub(super) fn take_no_more(&mut self) {
+        if self.source == Source::Open {
+            self.source = Source::Ended;
+        }
+    }
+
     /// Nothing reaches the sink any more.
     pub(super) const fn sink_is_broken(&mut self) {
         self.sink = Sink::Broken;

@@ -32,6 +32,9 @@ pub enum Cause {
     Deadline,
     /// The caller stopped it.
     Cancelled,
+    /// The caller stopped it gracefully: all that had been taken was delivered and acknowledged,
+    /// before either stream had ended by itself.
+    Stopped,
     /// Receiving failed, otherwise than by a reset.
     Read {
         /// From which side.
@@ -89,6 +92,7 @@ impl fmt::Display for Cause {
             Self::HalfClosed { closed } => write!(f, "half closed by {closed} for too long"),
             Self::Deadline => f.write_str("the deadline passed"),
             Self::Cancelled => f.write_str("cancelled"),
+            Self::Stopped => f.write_str("stopped, with everything taken delivered"),
             Self::Read { side, errno } => write!(f, "receiving from {side}: {errno}"),
             Self::Write { side, errno } => write!(f, "sending to {side}: {errno}"),
         }

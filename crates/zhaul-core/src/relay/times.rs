@@ -22,7 +22,13 @@ impl Relay {
 
     /// The next moment at which a limit may run out.
     pub(super) fn next_limit(&self) -> Option<Duration> {
-        earlier(earlier(self.deadline(), self.idle_end()), self.grace_end())
+        let limits = [
+            self.deadline(),
+            self.idle_end(),
+            self.grace_end(),
+            self.drain_end,
+        ];
+        limits.into_iter().fold(None, earlier)
     }
 
     pub(super) fn deadline(&self) -> Option<Duration> {
@@ -50,6 +56,10 @@ impl Relay {
         }
         if is_up(self.deadline()) {
             self.cut(Cause::Deadline);
+            return Some(None);
+        }
+        if is_up(self.drain_end) {
+            self.cut(Cause::Cancelled);
             return Some(None);
         }
         if !is_up(self.idle_end()) {
@@ -84,6 +94,12 @@ impl Relay {
 
     /// Both directions are over.
     pub(super) fn all_said(&mut self) -> Option<Step> {
+        let has_ended = |way: Way| {
+            self.ways[way.index()].stats().ended || (self.options.one_way && way == Way::BToA)
+        };
+        if self.drain_end.is_some() && !Way::BOTH.into_iter().all(has_ended) {
+            return self.settle();
+        }
         let Some(broken) = self.broken else {
             let first = self.first.unwrap_or(Side::A);
             self.phase = Phase::Over(Cause::Closed { first });
@@ -222,5 +238,5 @@ pub(super) const fn earlier(one: Option<Duration>, other: Option<Duration>) -> O
     }
 }
 
-const FIRST_LINGER_PAUSE: Duration = Duration::from_millis(1);
-const MAX_LINGER_PAUSE: Duration = Duration::from_millis(64);
+pub(super) const FIRST_LINGER_PAUSE: Duration = Duration::from_millis(1);
+pub(super) const MAX_LINGER_PAUSE: Duration = Duration::from_millis(64);

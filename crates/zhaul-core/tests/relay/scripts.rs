@@ -545,3 +545,44 @@ fn one_way_never_reads_the_other_side() {
     script.call(Call::ShutdownWrite { way: UP }, Ok(0));
     assert_eq!(script.done(), Cause::Closed { first: Side::A });
 }
+
+#[test]
+fn a_graceful_stop_takes_nothing_more_and_waits_for_acknowledgements() {
+    let mut script = Script::new(options(|_| {})).readable(Side::A);
+    script.buffer(UP);
+    script.call(recv(UP), Ok(BUFFER));
+    script.call(send(UP, 0, BUFFER), Ok(400));
+    script.call(send(UP, 400, BUFFER - 400), Err(Errno::EAGAIN));
+    script.relay.note(Side::B, Readiness::WRITABLE);
+    script.relay.note(Side::B, Readiness::READABLE);
+    script.relay.drain(seconds(9));
+    script.turn(seconds(1));
+    let shut = |way| Call::ShutdownWrite { way };
+    script.call(send(UP, 400, BUFFER - 400), Ok(BUFFER - 400));
+    script.call(shut(UP), Ok(0));
+    script.call(shut(DOWN), Ok(0));
+    let unacknowledged = |side| Call::Unacknowledged { side };
+    script.call(unacknowledged(Side::A), Ok(0));
+    script.call(unacknowledged(Side::B), Ok(17));
+    assert!(script.waits().wake_at.is_some_and(|at| at < seconds(9)));
+    script.turn(seconds(2));
+    script.call(unacknowledged(Side::B), Ok(0));
+    assert_eq!(script.done(), Cause::Stopped);
+}
+
+#[test]
+fn a_graceful_stop_that_takes_too_long_is_cancelled() {
+    let mut script = Script::new(options(|_| {})).readable(Side::A);
+    script.buffer(UP);
+    script.call(recv(UP), Ok(BUFFER));
+    script.call(send(UP, 0, BUFFER), Err(Errno::EAGAIN));
+    script.relay.drain(seconds(9));
+    script.turn(seconds(1));
+    script.call(Call::ShutdownWrite { way: DOWN }, Ok(0));
+    assert_eq!(script.waits().wake_at, Some(seconds(9)));
+    script.turn(seconds(9));
+    for side in Side::BOTH {
+        script.call(Call::Reset { side }, Ok(0));
+    }
+    assert_eq!(script.done(), Cause::Cancelled);
+}

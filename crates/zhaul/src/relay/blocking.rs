@@ -20,7 +20,7 @@ pub(super) fn run(
     a: BorrowedFd<'_>,
     b: BorrowedFd<'_>,
     mut relay: Relay,
-    control: &Control<'_>,
+    mut control: Control<'_>,
 ) -> Ending {
     let mut sockets = Sockets {
         ends: Ends::new([a, b].map(|fd| (fd, READABLE | WRITABLE))),
@@ -30,9 +30,7 @@ pub(super) fn run(
         relay.note(side, Readiness::READABLE | Readiness::WRITABLE);
     }
     loop {
-        if control.cancel.is_some_and(CancelToken::is_cancelled) {
-            relay.cancel();
-        }
+        control.apply(&mut relay);
         let turn = relay.turn(a, b, &control.resources, now());
         if let Some(progress) = control.progress {
             progress.publish(&relay.stats());
@@ -42,7 +40,7 @@ pub(super) fn run(
             // A thread of its own has nobody to yield to.
             Turn::Again => {}
             Turn::Wait(wants) => {
-                let reports = sockets.wait(&wants, control.cancel);
+                let reports = sockets.wait(&wants, control.tokens());
                 for (side, report) in Side::BOTH.into_iter().zip(reports) {
                     relay.note(side, report);
                 }
@@ -59,7 +57,7 @@ struct Sockets<'a> {
 
 impl Sockets<'_> {
     /// Waits for what is wanted; what came, by side.
-    fn wait(&mut self, wants: &Wants, cancel: Option<&CancelToken>) -> [Readiness; 2] {
+    fn wait(&mut self, wants: &Wants, tokens: [Option<&CancelToken>; 2]) -> [Readiness; 2] {
         let wanted = Side::BOTH.map(|side| {
             let mut flags = PollFlags::empty();
             let wanted = wants.of(side);
@@ -67,14 +65,14 @@ impl Sockets<'_> {
             flags.set(WRITABLE, wanted.writable);
             (!flags.is_empty() || !self.hung_up[side.index()]).then_some(flags)
         });
-        let event = cancel.and_then(CancelToken::event);
-        // The descriptor exists now, so cancelling from here on makes it readable.
-        if cancel.is_some_and(CancelToken::is_cancelled) {
+        let tokens = tokens.into_iter().flatten();
+        let events: Vec<_> = tokens.clone().filter_map(CancelToken::event).collect();
+        // The descriptors exist now, so cancelling from here on makes one readable.
+        if tokens.clone().any(CancelToken::is_cancelled) {
             return [Readiness::empty(); 2];
         }
-        let blind = cancel.is_some() && event.is_none();
-        let timeout = timeout(wants, blind);
-        let Ok(reports) = self.ends.wait(wanted, event.as_slice(), timeout) else {
+        let timeout = timeout(wants, events.len() < tokens.count());
+        let Ok(reports) = self.ends.wait(wanted, &events, timeout) else {
             // Out of memory: not at once again.
             std::thread::sleep(BLIND_WAIT);
             return [Readiness::empty(); 2];

@@ -33,6 +33,7 @@ pub struct RelayBuilder<'a, A, B> {
     limits: Vec<(Way, Arc<dyn Limit>)>,
     preloads: Vec<(Way, &'a [u8])>,
     cancel: Option<&'a CancelToken>,
+    drain: Option<(&'a CancelToken, Duration)>,
     progress: Option<&'a RelayProgress>,
 }
 
@@ -40,7 +41,29 @@ pub struct RelayBuilder<'a, A, B> {
 pub(super) struct Control<'a> {
     pub(super) resources: Resources,
     pub(super) cancel: Option<&'a CancelToken>,
+    drain: Option<(&'a CancelToken, Duration)>,
     pub(super) progress: Option<&'a RelayProgress>,
+}
+
+impl<'a> Control<'a> {
+    /// Stops the relay if it is to be stopped.
+    pub(super) fn apply(&mut self, relay: &mut Relay) {
+        if self.cancel.is_some_and(CancelToken::is_cancelled) {
+            relay.cancel();
+        }
+        if let Some((token, within)) = self.drain
+            && token.is_cancelled()
+        {
+            relay.drain(now().saturating_add(within));
+            // It has done its part.
+            self.drain = None;
+        }
+    }
+
+    /// What tells to [apply](Self::apply) it anew.
+    pub(super) fn tokens(&self) -> [Option<&'a CancelToken>; 2] {
+        [self.cancel, self.drain.map(|(token, _)| token)]
+    }
 }
 
 /// Describes a relay between two stream sockets, which [`RelayBuilder::run_async`] or
@@ -57,6 +80,7 @@ pub fn relay<'a, A, B>(a: A, b: B) -> RelayBuilder<'a, A, B> {
         limits: Vec::new(),
         preloads: Vec::new(),
         cancel: None,
+        drain: None,
         progress: None,
     }
 }
@@ -121,7 +145,16 @@ impl<'a, A, B> RelayBuilder<'a, A, B> {
         self
     }
 
-    /// Stops when cancelled.
+    /// Stops gracefully when this token is cancelled: takes nothing more, delivers what was taken, ends
+    /// both streams with a FIN and waits until they are acknowledged. What is not done within this
+    /// time is cut as if [cancelled](Self::cancel). The cause is then
+    /// [`Cause::Stopped`](super::Cause::Stopped).
+    pub const fn drain(mut self, token: &'a CancelToken, within: Duration) -> Self {
+        self.drain = Some((token, within));
+        self
+    }
+
+    /// Stops at once when cancelled, and leaves connections as [`abort`](Self::abort) says.
     pub const fn cancel(mut self, cancel: &'a CancelToken) -> Self {
         self.cancel = Some(cancel);
         self
@@ -172,7 +205,7 @@ impl<A: AsFd, B: AsFd> RelayBuilder<'_, A, B> {
         let switch = |fd| NonBlocking::new(fd).map_err(|error| errno_of(&error));
         let (a, b) = (switch(self.a.as_fd())?, switch(self.b.as_fd())?);
         let relay = self.begin(Trigger::Level);
-        Ok(blocking::run(a.as_fd(), b.as_fd(), relay, &self.control()))
+        Ok(blocking::run(a.as_fd(), b.as_fd(), relay, self.control()))
     }
 }
 
@@ -194,6 +227,7 @@ impl<'a, A, B> RelayBuilder<'a, A, B> {
         Control {
             resources: self.resources.clone(),
             cancel: self.cancel,
+            drain: self.drain,
             progress: self.progress,
         }
     }

@@ -16,6 +16,7 @@ pub struct RelayProgress {
 
 #[derive(Debug, Default)]
 struct WayProgress {
+    taken: AtomicU64,
     delivered: AtomicU64,
     spliced: AtomicU64,
     calls: AtomicU64,
@@ -27,6 +28,16 @@ impl RelayProgress {
     /// All zero.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Bytes taken from the way's source, preloaded ones included.
+    pub fn taken(&self, way: Way) -> u64 {
+        self.way(way).taken.load(Ordering::Relaxed)
+    }
+
+    /// Bytes taken and not delivered: in a buffer or pipe or, once the relay is over, lost.
+    pub fn in_transit(&self, way: Way) -> u64 {
+        self.taken(way).saturating_sub(self.delivered(way))
     }
 
     /// Bytes that the way's sink took.
@@ -68,6 +79,7 @@ impl RelayProgress {
         self.turns.fetch_add(1, Ordering::Relaxed);
         for way in Way::BOTH {
             let (from, to) = (stats.way(way), self.way(way));
+            to.taken.store(from.taken, Ordering::Relaxed);
             to.delivered.store(from.delivered, Ordering::Relaxed);
             to.spliced.store(from.spliced, Ordering::Relaxed);
             to.calls.store(from.calls, Ordering::Relaxed);

@@ -51,12 +51,13 @@ impl<'a, A: Readiness, B: Readiness> Task<'a, A, B> {
 
     /// Runs the relay to its end.
     pub(super) async fn run(mut self) -> Ending {
-        let mut cancelled = pin!(cancelled(self.control.cancel));
+        let tokens = self.control.tokens();
+        let mut cancelled = pin!(cancelling(tokens[0]));
+        let mut drained = pin!(cancelling(tokens[1]));
         let mut timer = Timer::default();
         loop {
-            if self.control.cancel.is_some_and(CancelToken::is_cancelled) {
-                self.relay.cancel();
-            }
+            self.control.apply(&mut self.relay);
+            let may_be_drained = self.control.tokens()[1].is_some();
             let turn = self.turn();
             if let Some(progress) = self.control.progress {
                 progress.publish(&self.relay.stats());
@@ -80,6 +81,7 @@ impl<'a, A: Readiness, B: Readiness> Task<'a, A, B> {
                 report = ready(watch_a, a, wanted[0]) => came[0] = report,
                 report = ready(watch_b, b, wanted[1]) => came[1] = report,
                 () = &mut cancelled => {}
+                () = &mut drained, if may_be_drained => {}
                 () = timer.elapsed() => {}
                 () = self.control.resources.buffers.available(), if wants.buffer => {}
             }
@@ -110,7 +112,7 @@ impl<A: Readiness, B: Readiness> Drop for Task<'_, A, B> {
     }
 }
 
-async fn cancelled(cancel: Option<&CancelToken>) {
+async fn cancelling(cancel: Option<&CancelToken>) {
     match cancel {
         Some(cancel) => cancel.cancelled().await,
         None => pending().await,

@@ -148,6 +148,13 @@ impl Relay {
         self.core.cancel();
     }
 
+    /// Stops it gracefully, by this reading of the clock: takes nothing more, delivers what was taken,
+    /// ends both streams and waits for their acknowledgement. What is not done then is
+    /// [cancelled](Self::cancel). Give it a turn at once.
+    pub fn drain(&mut self, until: Duration) {
+        self.core.drain(until);
+    }
+
     /// The account so far.
     pub fn stats(&self) -> Stats {
         self.core.stats()

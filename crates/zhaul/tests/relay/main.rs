@@ -12,4 +12,5 @@ mod pressure;
 mod quiet;
 mod random;
 mod stand;
+mod stopping;
 mod urgent;

@@ -218,6 +218,8 @@ pub(crate) struct Setup {
     pub(crate) resources: Resources,
     pub(crate) progress: Arc<RelayProgress>,
     pub(crate) cancel: CancelToken,
+    pub(crate) drain: CancelToken,
+    pub(crate) drain_within: Duration,
     pub(crate) limits: Vec<(Way, Arc<dyn Limit>)>,
     pub(crate) preload: Vec<u8>,
 }
@@ -232,6 +234,8 @@ impl Default for Setup {
             },
             progress: Arc::default(),
             cancel: CancelToken::new(),
+            drain: CancelToken::new(),
+            drain_within: Duration::from_secs(20),
             limits: Vec::new(),
             preload: Vec::new(),
         }
@@ -332,6 +336,7 @@ fn builder<A, B>(a: A, b: B, setup: &Setup) -> RelayBuilder<'_, A, B> {
         .buffers(&setup.resources.buffers)
         .progress(&setup.progress)
         .preload(Way::AToB, &setup.preload)
+        .drain(&setup.drain, setup.drain_within)
         .cancel(&setup.cancel);
     for (way, limit) in &setup.limits {
         relay = relay.limit(*way, Arc::clone(limit));
@@ -372,6 +377,10 @@ fn on_epoll(a: &OwnedFd, b: &OwnedFd, setup: &Setup, trigger: Trigger) -> Ending
         if setup.cancel.is_cancelled() {
             relay.cancel();
         }
+        let draining = setup.drain.is_cancelled();
+        if draining {
+            relay.drain(now() + setup.drain_within);
+        }
         let turn = relay.turn(a.as_fd(), b.as_fd(), &setup.resources, now());
         setup.progress.publish(&relay.stats());
         let wants = match turn {
@@ -388,7 +397,7 @@ fn on_epoll(a: &OwnedFd, b: &OwnedFd, setup: &Setup, trigger: Trigger) -> Ending
             let tick = Timespec::try_from(Duration::from_millis(10)).unwrap();
             epoll::wait(&instance, spare_capacity(&mut events), Some(&tick)).unwrap();
             let buffer = wants.buffer && setup.resources.buffers.is_available();
-            let cancelled = setup.cancel.is_cancelled();
+            let cancelled = setup.cancel.is_cancelled() || !draining && setup.drain.is_cancelled();
             if !events.is_empty() || relay.is_due(now()) || buffer || cancelled {
                 break;
             }
