@@ -3,11 +3,11 @@
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::support::{
-    Proxy, Servers, answer_lines, ask, configured, connect, eventually, is_root, simple,
-    try_configured,
+    Proxy, Servers, answer_lines, ask, configured, connect, eventually, is_refused, is_root,
+    simple, try_configured,
 };
 
 #[test]
@@ -50,7 +50,7 @@ fn connections_come_from_the_source_that_is_set() {
 #[test]
 fn a_server_that_never_answers_is_given_up_in_time() {
     // Its backlog is full: what else comes is dropped.
-    let full = short_listener();
+    let full = short_listener(Ipv4Addr::LOCALHOST, 0).unwrap();
     let address = full.local_addr().unwrap();
     let fillers: Vec<_> = (0..2)
         .map(|_| TcpStream::connect(address).unwrap())
@@ -67,12 +67,12 @@ fn a_server_that_never_answers_is_given_up_in_time() {
 }
 
 /// A listener with the shortest backlog there is, which holds two.
-fn short_listener() -> TcpListener {
+fn short_listener(ip: Ipv4Addr, port: u16) -> std::io::Result<TcpListener> {
     use rustix::net::{AddressFamily, SocketType, bind, listen, socket};
-    let fd = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
-    bind(&fd, &SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
-    listen(&fd, 1).unwrap();
-    fd.into()
+    let fd = socket(AddressFamily::INET, SocketType::STREAM, None)?;
+    bind(&fd, &SocketAddr::from((ip, port)))?;
+    listen(&fd, 1)?;
+    Ok(fd.into())
 }
 
 #[test]
@@ -171,4 +171,93 @@ fn names_are_looked_up_again_and_what_was_known_holds_while_that_fails() {
     fs::write(&file, "").unwrap();
     std::thread::sleep(Duration::from_millis(200));
     assert_eq!(ask(&proxy.connect(), "4").unwrap(), "b 4");
+}
+
+#[test]
+fn an_address_that_never_answers_is_waited_for_once_and_not_long() {
+    const NAME: &str = "an_address_that_never_answers_is_waited_for_once_and_not_long";
+    if !is_root() {
+        return eprintln!("SKIP {NAME}: only root can have names of its own");
+    }
+    let server = Servers::named("s");
+    let port = server.address.port();
+    let silent = [2, 3].map(|last| short_listener(Ipv4Addr::new(127, 0, 0, last), port));
+    let [Ok(one), Ok(other)] = silent else {
+        return eprintln!("SKIP {NAME}: somebody else took the port");
+    };
+    let fillers = [&one, &other, &one, &other]
+        .map(|full| TcpStream::connect(full.local_addr().unwrap()).unwrap());
+    let config = format!(
+        "[listeners.l]\nlisten = \"127.0.0.1:0\"\nto = \"p\"\n[pools.p]\nconnect_timeout = \"15s\"\n\
+         servers = [{{ name = \"s\", address = \"several.test:{port}\" }}]\n\
+         check = {{ interval = \"100ms\", timeout = \"500ms\", fall = 1 }}\n",
+    );
+    let hosts = "127.0.0.1 several.test\n127.0.0.2 several.test\n127.0.0.3 several.test\n";
+    let Some((proxy, _hosts)) = with_hosts(&config, hosts) else {
+        return eprintln!("SKIP {NAME}: no mount namespaces here");
+    };
+    let began = Instant::now();
+    for n in 0..12 {
+        let answer = ask(&proxy.connect(), &n.to_string()).unwrap();
+        assert_eq!(answer, format!("s {n}"));
+    }
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    let stderr = proxy.stderr();
+    assert!(
+        !stderr.contains("cannot connect") && !stderr.contains("down"),
+        "{stderr}"
+    );
+    drop(fillers);
+}
+
+#[test]
+fn a_name_that_may_come_later_stops_nothing_and_is_served_when_it_is_there() {
+    const NAME: &str = "a_name_that_may_come_later_stops_nothing_and_is_served_when_it_is_there";
+    if !is_root() {
+        return eprintln!("SKIP {NAME}: only root can have names of its own");
+    }
+    let (server, other) = (Servers::named("s"), Servers::named("other"));
+    let config = format!(
+        "[listeners.l]\nlisten = \"127.0.0.1:0\"\nto = \"p\"\n[pools.p]\nservers = [\
+         {{ name = \"s\", address = \"later.test:{}\", init = \"later\" }},\
+         {{ name = \"other\", address = \"{}\", backup = true }}]\n\
+         check = {{ interval = \"50ms\", timeout = \"10s\", fall = 1 }}\n",
+        server.address.port(),
+        other.address
+    );
+    let Some((proxy, hosts)) = with_hosts(&config, "") else {
+        return eprintln!("SKIP {NAME}: no mount namespaces here");
+    };
+    assert_eq!(ask(&proxy.connect(), "1").unwrap(), "other 1");
+    assert!(proxy.admin("servers").contains("p/s unresolved "));
+    proxy.wait_for(&["p/s", "cannot look up later.test", "down until"]);
+    fs::write(hosts.path().join("hosts"), "127.0.0.1 later.test\n").unwrap();
+    eventually("the server is there", || {
+        ask(&proxy.connect(), "2").unwrap() == "s 2"
+    });
+    proxy.wait_for(&["p/s is there", "later.test was found"]);
+}
+
+#[test]
+fn a_reload_looks_names_up() {
+    const NAME: &str = "a_reload_looks_names_up";
+    if !is_root() {
+        return eprintln!("SKIP {NAME}: only root can have names of its own");
+    }
+    let server = Servers::named("s");
+    let config = format!(
+        "[listeners.l]\nlisten = \"127.0.0.1:0\"\nto = \"p\"\n\
+         [pools.p]\nresolve_every = \"1h\"\nservers = [{{ address = \"moves.test:{}\" }}]\n",
+        server.address.port(),
+    );
+    let Some((proxy, hosts)) = with_hosts(&config, "127.0.0.2 moves.test\n") else {
+        return eprintln!("SKIP {NAME}: no mount namespaces here");
+    };
+    assert!(is_refused(proxy.address()));
+    fs::write(hosts.path().join("hosts"), "127.0.0.1 moves.test\n").unwrap();
+    proxy.reload(&config);
+    eventually("the new address", || {
+        ask(&proxy.connect(), "x").is_ok_and(|answer| answer == "s x")
+    });
 }

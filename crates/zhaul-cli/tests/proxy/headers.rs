@@ -2,8 +2,9 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
 
-use crate::support::{Proxy, Servers, attempt, configured, pattern, read_line};
+use crate::support::{Proxy, Servers, attempt, configured, eventually, pattern, read_line};
 
 /// A server that says what its first line was, and then echoes.
 fn line_teller() -> Servers {
@@ -151,4 +152,80 @@ fn a_client_that_says_nothing_is_not_waited_for_for_ever() {
     stream.write_all(b"PROXY ").unwrap();
     assert!(!matches!(stream.read(&mut [0]), Ok(1..)));
     assert_eq!(proxy.log(1)[0]["cause"], "hello-timeout");
+}
+
+/// A header of version 2.
+fn v2(command: u8, family: u8, block: &[u8]) -> Vec<u8> {
+    let length = (block.len() as u16).to_be_bytes();
+    [
+        b"\r\n\r\n\0\r\nQUIT\n",
+        &[command, family][..],
+        &length,
+        block,
+    ]
+    .concat()
+}
+
+#[test]
+fn headers_that_introduce_nobody_are_taken_whatever_they_hold() {
+    let server = Servers::echo();
+    let proxy = proxy(&server, "proxy_from = [\"::ffff:127.0.0.0/104\"]", "");
+    let headers = [
+        v2(0x20, 0x11, b""),
+        v2(0x20, 0x11, b"12bytes.....\x02\xff\xff"),
+        v2(0x20, 0xf0, b"abcd"),
+        v2(0x20, 0, &[7; 65_535]),
+        v2(0x21, 0, b"12bytes....."),
+        b"PROXY UNKNOWN \xff\xfe\r\n".to_vec(),
+    ];
+    for header in &headers {
+        let mut stream = proxy.connect();
+        let own = stream.local_addr().unwrap();
+        // The end of it comes alone, when what there is has been looked at.
+        let (all, last) = header.split_at(header.len() - 1);
+        stream.write_all(all).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(5));
+        stream.write_all(&[last, b"payload"].concat()).unwrap();
+        assert_eq!(
+            rest(&stream),
+            b"payload",
+            "{:?}",
+            &header[..header.len().min(40)]
+        );
+        let told = |line: &serde_json::Value| line["client"] == own.to_string();
+        eventually("it is in the log", || proxy.log(1).iter().any(told));
+    }
+}
+
+#[test]
+fn clients_without_an_address_are_local_or_unknown() {
+    for (version, expected) in [
+        ("v1", b"PROXY UNKNOWN\r\n".to_vec()),
+        ("v2", v2(0x20, 0, b"")),
+    ] {
+        let server = Servers::echo();
+        let proxy = configured(&format!(
+            "[listeners.l]\nlisten = [\"127.0.0.1:0\", \"unix:DIR/in\"]\nto = \"p\"\n\
+             [listeners.behind]\nlisten = \"unix:DIR/behind\"\nto = \"p\"\nproxy_from = [\"unix\"]\n\
+             [pools.p]\nservers = [{{ address = \"{}\" }}]\nsend_proxy = \"{version}\"\n",
+            server.address
+        ));
+        for (socket, said) in [
+            ("in", Vec::new()),
+            ("behind", v2(0x20, 0x11, b"x")),
+            ("behind", v2(0x21, 0x31, &[0; 216])),
+            ("behind", b"PROXY UNKNOWN x\r\n".to_vec()),
+        ] {
+            let mut client = UnixStream::connect(proxy.dir().join(socket)).unwrap();
+            client.write_all(&[&said[..], b"payload"].concat()).unwrap();
+            client.shutdown(std::net::Shutdown::Write).unwrap();
+            let mut back = Vec::new();
+            client.read_to_end(&mut back).unwrap();
+            assert_eq!(
+                back,
+                [&expected[..], b"payload"].concat(),
+                "{version} {socket}"
+            );
+        }
+    }
 }

@@ -248,3 +248,38 @@ fn a_hello_that_stays_unfinished_costs_nothing() {
     );
     assert!(setup.proxy.admin("sessions").contains("hello"));
 }
+
+#[test]
+fn a_silent_client_goes_to_the_default_after_the_wait_and_a_slow_one_does_not() {
+    for (wait, default, greeting) in [
+        ("hello_wait = \"100ms\"", "to = \"d\"", &b"D"[..]),
+        // Without one, it is the time for the hello.
+        ("hello_timeout = \"100ms\"", "to = \"d\"", b"D"),
+        (
+            "hello_timeout = \"100ms\"\nhello_wait = \"1h\"",
+            "to = \"d\"",
+            b"",
+        ),
+        ("hello_timeout = \"200ms\"\nhello_wait = \"100ms\"", "", b""),
+    ] {
+        let setup = setup(&format!("{default}\n{wait}"));
+        let mut silent = setup.proxy.connect();
+        let mut heard = [0; 1];
+        let n = silent.read(&mut heard).unwrap_or(0);
+        assert_eq!(&heard[..n], greeting, "{wait}");
+        if n > 0 {
+            silent.write_all(b"now").unwrap();
+            silent.shutdown(std::net::Shutdown::Write).unwrap();
+            let mut back = Vec::new();
+            silent.read_to_end(&mut back).unwrap();
+            assert_eq!(back, b"now");
+        } else {
+            assert_eq!(setup.proxy.log(1)[0]["cause"], "hello-timeout", "{wait}");
+        }
+    }
+    let setup = setup("to = \"d\"\nhello_timeout = \"300ms\"\nhello_wait = \"100ms\"");
+    let mut slow = setup.proxy.connect();
+    slow.write_all(&[22, 3, 1]).unwrap();
+    assert!(!matches!(slow.read(&mut [0]), Ok(1..)));
+    assert_eq!(setup.proxy.log(1)[0]["cause"], "hello-timeout");
+}

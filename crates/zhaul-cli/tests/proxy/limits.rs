@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Read};
 use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use crate::support::try_configured;
@@ -241,4 +242,50 @@ fn a_server_that_is_taken_out_and_comes_back_has_the_connections_it_still_has() 
     drop(held);
     reload(&proxy, 5, &limited);
     eventually("there is room", || !is_refused(proxy.address()));
+}
+
+/// Whether a program on this machine is served that comes through the UNIX socket.
+fn unix_is_served(proxy: &Proxy) -> Option<UnixStream> {
+    let mut client = UnixStream::connect(proxy.dir().join("in")).ok()?;
+    client
+        .set_read_timeout(Some(crate::support::PATIENCE))
+        .unwrap();
+    std::io::Write::write_all(&mut client, b"x\n").ok()?;
+    matches!(client.read(&mut [0; 4]), Ok(1..)).then_some(client)
+}
+
+#[test]
+fn unix_clients_are_meant_by_their_word_and_by_no_network() {
+    let server = Servers::named("s");
+    for (rules, served, of_network) in [
+        ("", true, true),
+        ("allow = [\"0.0.0.0/0\", \"::/0\"]", false, true),
+        ("allow = [\"unix\"]", true, false),
+        ("deny = [\"unix\"]", false, true),
+        ("deny = [\"0.0.0.0/0\", \"::/0\"]", true, false),
+        ("deny = [\"::ffff:127.0.0.1\"]", true, false),
+        ("allow = [\"::ffff:127.0.0.0/104\"]", false, true),
+    ] {
+        let proxy = proxy(
+            &server,
+            "",
+            &format!("{rules}\n[listeners.u]\nlisten = \"unix:DIR/in\"\nto = \"p\"\n{rules}"),
+            "",
+            "",
+        );
+        assert_eq!(unix_is_served(&proxy).is_some(), served, "{rules}");
+        assert_eq!(!is_refused(proxy.address()), of_network, "{rules}");
+    }
+}
+
+#[test]
+fn unix_clients_of_one_user_are_counted_together() {
+    let server = Servers::named("s");
+    let listener =
+        "[listeners.u]\nlisten = \"unix:DIR/in\"\nto = \"p\"\nmax_connections_per_source = 2";
+    let proxy = proxy(&server, "", listener, "", "");
+    let held = [0; 2].map(|_| unix_is_served(&proxy).unwrap());
+    assert!(unix_is_served(&proxy).is_none());
+    drop(held);
+    eventually("there is room again", || unix_is_served(&proxy).is_some());
 }

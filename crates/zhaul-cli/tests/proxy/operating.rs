@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -387,6 +387,37 @@ fn the_administrator_drains_weighs_lists_and_kills() {
         );
     }
     assert!(proxy.admin("help").contains("POOL/SERVER"));
+    for done in ["p/a draining", "p/a ready", "p/b to 0", "p/b to default"] {
+        proxy.wait_for(&["the administrator", done]);
+    }
+    proxy.wait_for(&["the administrator ended session", number]);
+}
+
+#[test]
+fn who_is_silent_or_slow_holds_up_nobody_else() {
+    let a = Servers::named("a");
+    let port = free_port();
+    let more = format!("metrics = \"{port}\"");
+    let proxy = configured(&config("127.0.0.1:0", &[("a", a.address)], &more));
+    let address: SocketAddr = port.parse().unwrap();
+    let silent: Vec<_> = (0..100).map(|_| connect(address)).collect();
+    let idle: Vec<_> = (0..100)
+        .map(|_| UnixStream::connect(proxy.dir().join("admin")).unwrap())
+        .collect();
+    let began = std::time::Instant::now();
+    let mut scraper = connect(address);
+    scraper.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    scraper.read_to_string(&mut answer).unwrap();
+    assert!(answer.ends_with("# EOF\n"), "{answer}");
+    assert!(proxy.admin("servers").contains("p/a up "));
+    // The time that a silent one has.
+    assert!(
+        began.elapsed() < Duration::from_secs(9),
+        "{:?}",
+        began.elapsed()
+    );
+    drop((silent, idle));
 }
 
 #[test]
@@ -428,6 +459,8 @@ fn metrics_count_what_happened() {
         "zhaul_proxy_server_received_bytes_total{pool=\"p\",server=\"a\"} 24\n",
         "zhaul_proxy_listener_accepted_total{listener=\"l\"} 3\n",
         "zhaul_proxy_listener_connections{listener=\"l\"} 0\n",
+        "zhaul_proxy_listener_ended_total{listener=\"l\",cause=\"closed-by-client\"} 3\n",
+        "zhaul_proxy_listener_ended_total{listener=\"l\",cause=\"no-server\"} 0\n",
         "# EOF\n",
     ] {
         assert!(metrics.contains(expected), "{expected}\n{metrics}");

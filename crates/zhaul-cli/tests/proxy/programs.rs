@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -394,3 +395,77 @@ fn postgresql_and_its_client_come_through() {
     assert!(!wrong.status.success());
     assert!(String::from_utf8_lossy(&wrong.stderr).contains("no_such_column"));
 }
+
+/// HAProxy behind and in front: what either says of a client, the other takes.
+#[test]
+fn haproxy_understands_the_headers_and_is_understood() {
+    const NAME: &str = "haproxy_understands_the_headers_and_is_understood";
+    if !has_all(NAME, &["haproxy"]) {
+        return;
+    }
+    let server = Servers::echo();
+    let (behind, front) = (Servers::nobody(), Servers::nobody());
+    for version in ["v1", "v2"] {
+        let proxy = configured(&format!(
+            "[listeners.l]\nlisten = \"127.0.0.1:0\"\nto = \"p\"\n\
+             [listeners.u]\nlisten = \"unix:DIR/in\"\nto = \"p\"\n\
+             [listeners.front]\nlisten = \"unix:DIR/front\"\nto = \"p\"\nproxy_from = [\"unix\"]\n\
+             [pools.p]\nservers = [{{ name = \"s\", address = \"{behind}\" }}]\nsend_proxy = \"{version}\"\n\
+             check = {{ interval = \"50ms\", timeout = \"10s\", fall = 1, send = \"x\", expect = \"x\" }}\n",
+        ));
+        let send = if version == "v1" {
+            "send-proxy"
+        } else {
+            "send-proxy-v2"
+        };
+        let config = proxy.dir().join("haproxy.cfg");
+        fs::write(
+            &config,
+            format!(
+                "global\n maxconn 100\ndefaults\n mode tcp\n timeout connect 10s\n timeout client 20s\n \
+                 timeout server 20s\nlisten behind\n bind {behind} accept-proxy\n server s {}\n\
+                 listen front\n bind {front}\n server z unix@{} {send} check check-{send} inter 50\n",
+                server.address,
+                proxy.dir().join("front").display(),
+            )
+            .replace("check-send-proxy-v2", "check-send-proxy"),
+        )
+        .unwrap();
+        let _haproxy = Running::start(Command::new("haproxy").arg("-f").arg(&config));
+        eventually("checks pass", || proxy.admin("servers").contains("p/s up "));
+        let through = |mut stream: Box<dyn ReadWrite>| {
+            stream.write_all(b"words").ok()?;
+            let mut back = [0; 5];
+            stream.read_exact(&mut back).ok().map(|()| back)
+        };
+        eventually("TCP through HAProxy", || {
+            TcpStream::connect(proxy.address()).is_ok_and(|s| through(Box::new(s)).is_some())
+        });
+        // A client without an address.
+        let unix = UnixStream::connect(proxy.dir().join("in")).unwrap();
+        assert_eq!(
+            through(Box::new(unix)).as_ref(),
+            Some(b"words"),
+            "{version}"
+        );
+        // One that HAProxy introduces.
+        let client = TcpStream::connect(front).unwrap();
+        let own = client.local_addr().unwrap().to_string();
+        assert_eq!(
+            through(Box::new(client)).as_ref(),
+            Some(b"words"),
+            "{version}"
+        );
+        eventually("the client in the log", || {
+            proxy.log(1).iter().any(|line| line["client"] == *own)
+        });
+        assert!(
+            !proxy.stderr().contains("bad PROXY header"),
+            "{}",
+            proxy.stderr()
+        );
+    }
+}
+
+trait ReadWrite: std::io::Read + Write {}
+impl<T: std::io::Read + Write> ReadWrite for T {}

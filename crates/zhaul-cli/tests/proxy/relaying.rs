@@ -3,6 +3,8 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rustix::net::sockopt;
@@ -322,4 +324,44 @@ fn connections_that_are_only_opened_and_closed_leave_nothing() {
         sockets_and_pipes(&proxy).0 < before.0 + 5
     });
     assert_eq!(proxy.log(300).len(), 300);
+}
+
+/// The proxy is stopped while they come and go, so that it learns of both ends at the same moment.
+#[test]
+fn a_reset_by_a_client_that_is_not_connected_yet_is_no_end_of_stream() {
+    use rustix::process::Signal;
+    let ends = Arc::new(AtomicUsize::new(0));
+    let theirs = Arc::clone(&ends);
+    let server = Servers::start(move |mut stream| {
+        // The header that introduces the client, if there is one, and no end behind it.
+        if stream.read_to_end(&mut Vec::new()).is_ok() {
+            theirs.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    for send_proxy in ["", "send_proxy = \"v1\""] {
+        let proxy = configured(&format!(
+            "workers = 1\n[listeners.l]\nlisten = \"127.0.0.1:0\"\nto = \"p\"\n\
+             [pools.p]\nservers = [{{ address = \"{}\" }}]\n{send_proxy}\n",
+            server.address
+        ));
+        let address = proxy.address();
+        for words in [&b""[..], b"some words"] {
+            proxy.signal(Signal::STOP);
+            for _ in 0..10 {
+                let mut client = connect(address);
+                client.write_all(words).unwrap();
+                reset(client);
+            }
+            proxy.signal(Signal::CONT);
+        }
+        for line in proxy.log(20) {
+            let cause = line["cause"].as_str().unwrap();
+            assert!(
+                ["client-gone", "reset-by-client"].contains(&cause),
+                "{line}"
+            );
+        }
+        drop(proxy);
+        assert_eq!(ends.load(Ordering::Relaxed), 0, "{send_proxy}");
+    }
 }
