@@ -161,9 +161,13 @@ struct Bounds {
     #[arg(long, value_name = "SECONDS", default_value_t = Limits::default().idle_timeout.as_secs())]
     idle_timeout: u64,
 
-    /// Bytes a second that a client must take on average; 0 switches it off
+    /// Bytes a second that a client must take on average over each window; 0 switches it off
     #[arg(long, value_name = "BYTES", default_value_t = Limits::default().min_send_rate)]
     min_send_rate: u64,
+
+    /// Seconds over which the minimum rate is averaged: no client that pauses for less is cut off
+    #[arg(long, value_name = "SECONDS", default_value_t = Limits::default().send_window.as_secs())]
+    send_window: u64,
 
     /// Bytes a second sent on one connection; 0 means no limit
     #[arg(long, value_name = "BYTES", default_value_t = 0)]
@@ -234,6 +238,7 @@ impl Bounds {
             header_timeout: Duration::from_secs(self.header_timeout),
             idle_timeout: Duration::from_secs(self.idle_timeout),
             min_send_rate: self.min_send_rate,
+            send_window: Duration::from_secs(self.send_window),
             connections: self.max_connections,
             connections_per_address: self.max_connections_per_address,
             requests_per_connection: self.max_requests_per_connection,

@@ -17,7 +17,7 @@ use crate::encoding::Coding;
 use crate::entry::FileSet;
 use crate::error_page::ALLOW;
 use crate::head;
-use crate::lookup::{Loaded, Lookup, Missed};
+use crate::lookup::{Load, Loaded, Lookup, Missed};
 use crate::multipart::Multipart;
 use crate::range::ByteRange;
 use crate::record::{Outcome, Record};
@@ -34,7 +34,7 @@ pub(crate) enum Next {
     Leave,
     /// The path has to be looked up where a disk may be waited for; then the request is to be
     /// parsed again.
-    Load { path: Vec<u8>, is_dir: bool },
+    Load(Load),
     /// A directory has to be read for this answer.
     List(Box<Listing>),
     /// The rest of the answer has to be sent.
@@ -137,7 +137,7 @@ impl Worker {
             && !self.is_draining()
             && !head.expect_continue
             && request_body.is_some();
-        let record = self.record(head);
+        let record = self.record(head, loaded);
         let exchange = Exchange {
             connection,
             head,

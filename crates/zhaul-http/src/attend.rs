@@ -7,7 +7,7 @@ use crate::answer::{Answer, Next};
 use crate::body::BodyDiscard;
 use crate::connection::{Connection, Input, Phase};
 use crate::entry::load;
-use crate::lookup::Loaded;
+use crate::lookup::{Load, Loaded};
 use crate::root::Walk;
 use crate::worker::Worker;
 
@@ -42,9 +42,9 @@ pub(crate) async fn wait_for(attended: Attended, connection: Rc<Connection>, mut
                 connection.enter(Phase::Working);
                 tokio::task::yield_now().await;
             }
-            Event::Next(Next::Load { path, is_dir }) => {
+            Event::Next(Next::Load(load)) => {
                 connection.enter(Phase::Working);
-                let loaded = load_cold(worker, path, is_dir).await;
+                let loaded = load_cold(worker, load).await;
                 connection.input.borrow_mut().loaded.push(loaded);
             }
             Event::Next(Next::List(listing)) => {
@@ -80,7 +80,8 @@ async fn finish(worker: &Worker, connection: &Connection, mut answer: Answer) ->
     read_off(connection, answer.request_body.take()?).await
 }
 
-async fn load_cold(worker: &Worker, path: Vec<u8>, is_dir: bool) -> Loaded {
+async fn load_cold(worker: &Worker, wanted: Load) -> Loaded {
+    let Load { path, is_dir, came } = wanted;
     let site = Arc::clone(&worker.site);
     let pool = Arc::clone(&worker.site.cold);
     let job = move || {
@@ -92,6 +93,7 @@ async fn load_cold(worker: &Worker, path: Vec<u8>, is_dir: bool) -> Loaded {
     Loaded {
         path,
         is_dir,
+        came,
         result,
     }
 }
@@ -154,7 +156,7 @@ impl Drop for Attended {
     fn drop(&mut self) {
         self.worker.attending.set(self.worker.attending.get() - 1);
         if !self.leaves {
-            self.worker.remove(self.key);
+            self.worker.end(self.key);
         }
     }
 }

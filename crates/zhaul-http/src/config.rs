@@ -161,9 +161,13 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// Time that a connection may rest between requests.
     pub idle_timeout: Duration,
-    /// Bytes a second that a client must take on average over the last ten seconds of an answer;
-    /// 0 switches it off.
+    /// Bytes a second that a client must acknowledge on average over each
+    /// [`send_window`](Self::send_window) in which there is something for it to take; 0 switches it
+    /// off.
     pub min_send_rate: u64,
+    /// The time over which [`min_send_rate`](Self::min_send_rate) is averaged, and so the longest
+    /// pause that every client may make.
+    pub send_window: Duration,
     /// Connections open at once; 0 derives it from the limit on open files.
     pub connections: usize,
     /// Connections open at once from one address (an IPv6 /64 counts as one); 0 means no limit.
@@ -186,6 +190,7 @@ impl Default for Limits {
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
             min_send_rate: 256,
+            send_window: Duration::from_secs(300),
             connections: 0,
             connections_per_address: 0,
             requests_per_connection: 0,

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use tokio::task::AbortHandle;
 use zhaul::{InPlaceEnd, SinkFacts, Stability};
@@ -27,27 +28,30 @@ pub(crate) enum Phase {
     Sending,
     /// Everything is said; the client's last bytes are read off so that it is not cut short.
     Lingering,
+    /// Everything is said and the sending side is shut down; the client has yet to acknowledge it.
+    /// No task attends to it.
+    Departing,
 }
 
 /// Why the sweeper ends a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Overdue {
-    /// It rested, or took its time with a header or a body: nothing is lost by closing.
+    /// It rested, or took its time with a body: nothing is lost by closing.
     Quiet,
+    /// It took its time with a header, which it is told.
+    Header,
     /// It takes an answer more slowly than is allowed.
     Slow,
 }
 
 /// Where a client stood when a window began.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct RateWindow {
     began_ms: u64,
-    /// Bytes acknowledged until then, once that was looked at.
-    taken: Option<u64>,
+    /// Bytes acknowledged until then.
+    taken: u64,
 }
 
-/// The window over which the rate of taking is averaged.
-const RATE_WINDOW_MS: u64 = 10_000;
 /// How long a client may take to close its side once it has acknowledged its last answer.
 pub(crate) const LINGER_MS: u64 = 2_000;
 
@@ -69,7 +73,10 @@ pub(crate) struct Connection {
     sink: OnceCell<SinkFacts>,
     phase: Cell<Phase>,
     since_ms: Cell<u64>,
-    window: Cell<RateWindow>,
+    /// Bytes were given to the socket since it was last found empty.
+    may_hold_bytes: Cell<bool>,
+    /// The window over which the rate of taking is averaged; `None` while there is nothing to take.
+    window: Cell<Option<RateWindow>>,
     /// Bytes thrown away since its last answer.
     pub(crate) discarded: Cell<u64>,
     admission: Admission,
@@ -109,6 +116,7 @@ impl Connection {
             sink: OnceCell::new(),
             phase: Cell::new(Phase::Idle),
             since_ms: Cell::new(Clock::now_ms()),
+            may_hold_bytes: Cell::new(false),
             window: Cell::default(),
             discarded: Cell::new(0),
             admission,
@@ -121,15 +129,20 @@ impl Connection {
 
     /// Enters `phase` now; its time limit starts anew.
     pub(crate) fn enter(&self, phase: Phase) {
-        let now = Clock::now_ms();
-        self.phase.set(phase);
-        self.since_ms.set(now);
-        if matches!(phase, Phase::Sending | Phase::Lingering) {
-            self.window.set(RateWindow {
-                began_ms: now,
-                taken: None,
-            });
+        let before = self.phase.replace(phase);
+        self.since_ms.set(Clock::now_ms());
+        // Transfers do not say when they send.
+        if phase == Phase::Sending || before == Phase::Sending {
+            self.may_hold_bytes.set(true);
         }
+    }
+
+    /// Says that nothing more will be said, and lets the client take what was.
+    pub(crate) fn depart(&self) {
+        self.stream.shutdown_send();
+        self.task.replace(None);
+        self.input.take();
+        self.enter(Phase::Departing);
     }
 
     /// Whether a task attends to it.
@@ -144,6 +157,7 @@ impl Connection {
 
     /// Counts bytes that were sent outside of a transfer.
     pub(crate) fn add_sent(&self, bytes: usize) {
+        self.may_hold_bytes.set(true);
         self.sent_directly
             .set(self.sent_directly.get() + bytes as u64);
     }
@@ -168,55 +182,84 @@ impl Connection {
         *self.sink.get_or_init(ask)
     }
 
-    /// Whether a time limit has run out at `now_ms`.
-    pub(crate) fn overdue(&self, now_ms: u64, limits: &Limits) -> Option<Overdue> {
-        let age = self.age_ms(now_ms);
-        let quiet = |limit_ms: u128| (u128::from(age) > limit_ms).then_some(Overdue::Quiet);
+    /// Bytes of answers that the client has yet to acknowledge. What is wholly in the socket's buffer
+    /// is under way like what is yet to be put there: it takes the same memory.
+    ///
+    /// Costs a system call as long as there is something, and once more when there is no more.
+    fn unacknowledged(&self) -> u64 {
+        if !self.may_hold_bytes.get() {
+            return 0;
+        }
+        let queued = zhaul_sys::siocoutq::unacknowledged(self.stream.as_fd()).unwrap_or(0);
+        if queued == 0 && self.phase.get() != Phase::Sending {
+            self.may_hold_bytes.set(false);
+        }
+        queued as u64
+    }
+
+    /// Whether the client has yet to acknowledge something, and still can.
+    pub(crate) fn is_undelivered(&self) -> bool {
+        // Of a connection that was reset, the count stays what it was.
+        self.unacknowledged() > 0 && self.stream.has_peer()
+    }
+
+    /// Whether a time limit has run out at `now_ms`, where what is left of an answer must be taken at
+    /// the minimum rate over each `window`.
+    pub(crate) fn overdue(
+        &self,
+        now_ms: u64,
+        limits: &Limits,
+        window: Duration,
+    ) -> Option<Overdue> {
+        let unacknowledged = self.unacknowledged();
+        if self.takes_too_slowly(now_ms, limits.min_send_rate, window, unacknowledged) {
+            return Some(Overdue::Slow);
+        }
+        if unacknowledged > 0 && matches!(self.phase.get(), Phase::Idle | Phase::Lingering) {
+            // Before it has taken the answer it neither rests nor knows that it was told to leave.
+            self.since_ms.set(now_ms);
+        }
+        let age = u128::from(self.age_ms(now_ms));
+        let over = |limit_ms: u128, why| (age > limit_ms).then_some(why);
         match self.phase.get() {
-            Phase::Idle => quiet(limits.idle_timeout.as_millis()),
-            Phase::Header => quiet(limits.header_timeout.as_millis()),
-            Phase::Lingering if self.unacknowledged() == 0 => quiet(LINGER_MS.into()),
-            Phase::Lingering => {
-                // A client cannot know that it was told to leave before it has taken its answer.
-                self.since_ms.set(now_ms);
-                self.takes_too_slowly(now_ms, limits.min_send_rate)
-            }
-            Phase::Working => None,
-            Phase::Sending => self.takes_too_slowly(now_ms, limits.min_send_rate),
+            Phase::Idle => over(limits.idle_timeout.as_millis(), Overdue::Quiet),
+            Phase::Header => over(limits.header_timeout.as_millis(), Overdue::Header),
+            Phase::Lingering => over(LINGER_MS.into(), Overdue::Quiet),
+            Phase::Departing => (!self.is_undelivered()).then_some(Overdue::Quiet),
+            Phase::Working | Phase::Sending => None,
         }
     }
 
-    /// Bytes that are sent and not yet acknowledged.
-    fn unacknowledged(&self) -> usize {
-        zhaul_sys::siocoutq::unacknowledged(self.stream.as_fd()).unwrap_or(0)
-    }
-
-    fn takes_too_slowly(&self, now_ms: u64, min_rate: u64) -> Option<Overdue> {
-        let window = self.window.get();
-        let elapsed_ms = now_ms.saturating_sub(window.began_ms);
-        if min_rate == 0 || elapsed_ms < RATE_WINDOW_MS {
-            return None;
-        }
-        // What counts is what the client has acknowledged: the kernel asks for more only when a
-        // third of its buffer, which can be megabytes, is free again.
-        let queued = self.unacknowledged();
-        if queued == 0 {
+    /// What counts is what the client has acknowledged: the kernel asks for more only when a third of
+    /// its buffer, which can be megabytes, is free again.
+    fn takes_too_slowly(
+        &self,
+        now_ms: u64,
+        min_rate: u64,
+        window: Duration,
+        unacknowledged: u64,
+    ) -> bool {
+        if min_rate == 0 || unacknowledged == 0 {
             // It has taken all that it was offered; what it waits for is our disk.
-            self.window.set(RateWindow {
-                began_ms: now_ms,
-                taken: None,
-            });
-            return None;
+            self.window.set(None);
+            return false;
         }
-        let taken = self.sent().saturating_sub(queued as u64);
-        self.window.set(RateWindow {
+        let taken = self.sent().saturating_sub(unacknowledged);
+        let next = Some(RateWindow {
             began_ms: now_ms,
-            taken: Some(taken),
+            taken,
         });
-        // The first window of an answer only finds out where the client stands.
-        let before = window.taken?;
-        let rate = u128::from(taken.saturating_sub(before)) * 1000 / u128::from(elapsed_ms);
-        (rate < u128::from(min_rate)).then_some(Overdue::Slow)
+        let Some(began) = self.window.get() else {
+            self.window.set(next);
+            return false;
+        };
+        let elapsed_ms = now_ms.saturating_sub(began.began_ms);
+        if u128::from(elapsed_ms) < window.as_millis().max(1) {
+            return false;
+        }
+        self.window.set(next);
+        let rate = u128::from(taken.saturating_sub(began.taken)) * 1000 / u128::from(elapsed_ms);
+        rate < u128::from(min_rate)
     }
 
     /// Says that a large answer is under way here, until the result is dropped.

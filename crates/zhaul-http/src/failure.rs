@@ -38,6 +38,16 @@ impl Worker {
         self.send_now(connection, answer)
     }
 
+    /// The answer to a request whose header did not come to its end in time.
+    pub(crate) fn too_late(&self, connection: &Connection) -> Next {
+        let late = Reject {
+            status: 408,
+            why: "its header did not come to its end in time",
+        };
+        let bytes = std::mem::take(&mut connection.input.borrow_mut().bytes);
+        self.reject(connection, &bytes, late)
+    }
+
     pub(crate) fn failed(&self, exchange: Exchange<'_>, path: &[u8], miss: Miss) -> Next {
         let path = String::from_utf8_lossy(path);
         match miss {

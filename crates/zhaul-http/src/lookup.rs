@@ -9,6 +9,7 @@ use crate::cache::Slot;
 use crate::encoding::{Coding, negotiate};
 use crate::entry::{FileSet, Found, load};
 use crate::field_lines::FieldLines;
+use crate::record::{Came, Record};
 use crate::root::{Miss, Walk};
 use crate::worker::Worker;
 
@@ -20,11 +21,21 @@ pub(crate) enum Lookup {
     Listing(Arc<OwnedFd>),
 }
 
+/// A path that is to be looked up in the cold pool.
+#[derive(Debug)]
+pub(crate) struct Load {
+    pub(crate) path: Vec<u8>,
+    pub(crate) is_dir: bool,
+    /// When its request was there, if that is logged.
+    pub(crate) came: Option<Came>,
+}
+
 /// A path that was looked up in the cold pool while its request waits to be parsed again.
 #[derive(Debug)]
 pub(crate) struct Loaded {
     pub(crate) path: Vec<u8>,
     pub(crate) is_dir: bool,
+    pub(crate) came: Option<Came>,
     pub(crate) result: Result<Lookup, Miss>,
 }
 
@@ -67,10 +78,11 @@ impl Worker {
                 let coding = lookup.coding(accept);
                 Ok((lookup, coding))
             }
-            Err(Miss::NotCached) => Err(Missed::Elsewhere(Next::Load {
+            Err(Miss::NotCached) => Err(Missed::Elsewhere(Next::Load(Load {
                 path: path.to_vec(),
                 is_dir,
-            })),
+                came: exchange.record.as_ref().map(Record::came),
+            }))),
             Err(miss) => Err(Missed::Miss(miss)),
         }
     }

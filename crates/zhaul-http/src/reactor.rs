@@ -42,6 +42,8 @@ const FIRST_LISTENER: u64 = 1 << 48;
 const EVENTS: usize = 256;
 /// What one connection gets of it; what is longer takes more than one recv.
 const SLICE_BYTES: usize = 4 * 1024;
+/// Receives at a time from a client to whom nothing more is said; it says more of its own accord.
+const SEEING_OFF_READS: usize = 4;
 /// How long rounds go on before the sweep has its turn.
 const TURN_MS: u64 = SWEEP.as_millis() as u64;
 const NO_WAIT: Timespec = Timespec {
@@ -294,6 +296,9 @@ impl Worker {
             return;
         };
         connection.stream.note(flags);
+        if connection.phase() == Phase::Departing {
+            return self.see_off(key, &connection);
+        }
         if let Some(task) = &*connection.task.borrow() {
             let gone = flags.intersects(EventFlags::HUP | EventFlags::ERR);
             if gone && connection.phase() == Phase::Working {
@@ -308,7 +313,7 @@ impl Worker {
         }
         if connection.phase() == Phase::Lingering {
             if !self.linger(&connection) {
-                self.remove(key);
+                self.end(key);
             }
             return;
         }
@@ -317,6 +322,20 @@ impl Worker {
             return self.attend(key, &connection, None);
         }
         self.receive(key, connection, intake);
+    }
+
+    /// Reads off what a client says to whom nothing more is said: unread, it would have the kernel
+    /// reset the connection when that is closed, and what the client has yet to take would be lost.
+    fn see_off(&self, key: usize, connection: &Connection) {
+        let mut buffer = self.reactor.receive_more.borrow_mut();
+        for _ in 0..SEEING_OFF_READS {
+            if !matches!(connection.stream.try_recv(&mut buffer), Ok(1..)) {
+                break;
+            }
+        }
+        if !connection.is_undelivered() {
+            self.remove(key);
+        }
     }
 
     fn receive(self: &Rc<Self>, key: usize, connection: Rc<Connection>, intake: &mut Intake<'_>) {
@@ -337,7 +356,7 @@ impl Worker {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                 self.watch(key, &connection);
             }
-            Ok(0) | Err(_) => self.remove(key),
+            Ok(0) | Err(_) => self.end(key),
         }
     }
 
@@ -360,20 +379,28 @@ impl Worker {
             return self.remove(key);
         };
         match event {
-            Some(Event::Close | Event::Next(Next::Close)) => return self.remove(key),
-            Some(Event::Leave | Event::Next(Next::Leave)) => {
+            Some(event) => self.go_on(key, connection, event),
+            None => {
+                self.watch(key, connection);
+            }
+        }
+    }
+
+    /// Does what `event` says; what takes waiting gets a task.
+    pub(crate) fn go_on(self: &Rc<Self>, key: usize, connection: &Rc<Connection>, event: Event) {
+        match event {
+            Event::Close | Event::Next(Next::Close) => return self.end(key),
+            Event::Leave | Event::Next(Next::Leave) => {
                 if self.begin_to_linger(connection) {
                     self.watch(key, connection);
                 } else {
-                    self.remove(key);
+                    self.end(key);
                 }
                 return;
             }
             _ => {}
         }
-        if self.watch(key, connection)
-            && let Some(event) = event
-        {
+        if self.watch(key, connection) {
             let attended = Attended::new(self, key);
             let task = wait_for(attended, Rc::clone(connection), event);
             let task = tokio::task::spawn_local(task).abort_handle();

@@ -5,6 +5,7 @@ use std::time::{Instant, SystemTime};
 use crate::access_log::{self, LogClock, Request, write_combined, write_json};
 use crate::config::LogFormat;
 use crate::connection::Connection;
+use crate::lookup::Loaded;
 use crate::request::RequestHead;
 use crate::worker::Worker;
 use zhaul_service::FLUSH_BYTES;
@@ -17,8 +18,24 @@ pub(crate) struct Record {
     ends: [usize; 4],
     /// `None` for what was no request.
     version_minor: Option<u8>,
-    came_us: u64,
-    came: Instant,
+    came: Came,
+}
+
+/// When a request was there, on both clocks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Came {
+    unix_us: u64,
+    at: Instant,
+}
+
+impl Came {
+    fn now() -> Self {
+        let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+        Self {
+            unix_us: u64::try_from(since.as_micros()).unwrap_or(u64::MAX),
+            at: Instant::now(),
+        }
+    }
 }
 
 /// How an answer ended.
@@ -49,23 +66,26 @@ impl Outcome {
 pub(crate) const MEMORY: &str = "memory";
 
 impl Record {
-    fn new(parts: [&[u8]; 4], version_minor: Option<u8>) -> Self {
+    /// `came` if the request was there before and is looked at again.
+    fn new(parts: [&[u8]; 4], version_minor: Option<u8>, came: Option<Came>) -> Self {
         let mut ends = [0; 4];
         let mut end = 0;
         for (part, at) in parts.iter().zip(&mut ends) {
             end += part.len();
             *at = end;
         }
-        let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-        let came_us = u64::try_from(since.as_micros()).unwrap_or(u64::MAX);
         let text = parts.concat().into_boxed_slice();
         Self {
             text,
             ends,
             version_minor,
-            came_us,
-            came: Instant::now(),
+            came: came.unwrap_or_else(Came::now),
         }
+    }
+
+    /// When the request was there.
+    pub(crate) fn came(&self) -> Came {
+        self.came
     }
 
     fn part(&self, index: usize) -> &[u8] {
@@ -88,7 +108,10 @@ impl Record {
 
 impl Worker {
     /// Notes what will be logged about a request; nothing when there is no log.
-    pub(crate) fn record(&self, head: &RequestHead<'_>) -> Option<Record> {
+    ///
+    /// A request that is parsed again because something had to be looked up for it came when it was
+    /// parsed first.
+    pub(crate) fn record(&self, head: &RequestHead<'_>, loaded: &[Loaded]) -> Option<Record> {
         self.log.as_ref()?;
         let parts = [
             head.method.as_str().as_bytes(),
@@ -96,13 +119,14 @@ impl Worker {
             head.referer.unwrap_or_default(),
             head.user_agent.unwrap_or_default(),
         ];
-        Some(Record::new(parts, Some(head.version_minor)))
+        let came = loaded.first().and_then(|loaded| loaded.came);
+        Some(Record::new(parts, Some(head.version_minor), came))
     }
 
     /// The same for bytes that were no request.
     pub(crate) fn record_malformed(&self, line: &[u8]) -> Option<Record> {
         self.log.as_ref()?;
-        Some(Record::new([b"", line, b"", b""], None))
+        Some(Record::new([b"", line, b"", b""], None, None))
     }
 
     /// Writes the line of an answer that has ended.
@@ -110,10 +134,10 @@ impl Worker {
         let Some(log) = &self.site.config.access_log else {
             return;
         };
-        let duration_us = u64::try_from(record.came.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let duration_us = u64::try_from(record.came.at.elapsed().as_micros()).unwrap_or(u64::MAX);
         let some = |index| Some(record.part(index)).filter(|part| !part.is_empty());
         let line = access_log::Record {
-            unix_us: record.came_us,
+            unix_us: record.came.unix_us,
             remote: connection.remote(),
             request: record.request(),
             status: outcome.status,

@@ -119,7 +119,7 @@ impl Worker {
                 }
                 Outcome::Complete { head, consumed } => {
                     let next = self.answer(connection, &head, &input.loaded, batch);
-                    if !matches!(next, Next::Load { .. }) {
+                    if !matches!(next, Next::Load(_)) {
                         used += consumed;
                         input.loaded.clear();
                     }

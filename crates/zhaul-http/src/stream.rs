@@ -204,6 +204,11 @@ impl Stream {
         }
     }
 
+    /// Whether there is still a connection, in whatever state, to deliver bytes by.
+    pub(crate) fn has_peer(&self) -> bool {
+        !matches!(rustix::net::getpeername(&self.fd), Err(Errno::NOTCONN))
+    }
+
     pub(crate) fn is_tcp(&self) -> bool {
         self.is_tcp
     }

@@ -23,6 +23,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use zhaul_service::{LogSender, Peer, Trouble, Wake};
 
 use crate::accept::{Accepted, Acceptor};
+use crate::attend::Event;
 use crate::cache::{Cache, Weight};
 use crate::clock::Clock;
 use crate::connection::{Connection, Overdue, Phase};
@@ -174,6 +175,20 @@ impl Worker {
         }
     }
 
+    /// Ends a connection: at once, or when the client has acknowledged all that was said to it. Until
+    /// then it counts against every limit, as its bytes do in the kernel.
+    pub(crate) fn end(&self, key: usize) {
+        let connection = self.connections.borrow().get(key).map(Rc::clone);
+        if let Some(connection) = connection {
+            let undelivered = connection.is_undelivered();
+            if undelivered && connection.stream.watch().is_ok() {
+                return connection.depart();
+            }
+        }
+        self.remove(key);
+    }
+
+    /// Forgets a connection, and closes it.
     pub(crate) fn remove(&self, key: usize) {
         let removed = self.connections.borrow_mut().try_remove(key);
         drop(removed);
@@ -220,9 +235,10 @@ impl Worker {
         (key, connection)
     }
 
-    fn sweep(&self) {
+    fn sweep(self: &Rc<Self>) {
         let now_ms = Clock::now_ms();
-        self.end_all(|connection| connection.overdue(now_ms, &self.site.config.limits));
+        let limits = &self.site.config.limits;
+        self.end_all(|connection| connection.overdue(now_ms, limits, limits.send_window));
         if self.is_draining() {
             self.close_idle();
         }
@@ -232,7 +248,7 @@ impl Worker {
         self.flush_log();
     }
 
-    fn close_idle(&self) {
+    fn close_idle(self: &Rc<Self>) {
         let now_ms = Clock::now_ms();
         self.end_all(|connection| {
             // A client that has just connected may have sent a request that is not here yet.
@@ -242,21 +258,26 @@ impl Worker {
         });
     }
 
-    fn end_all(&self, why: impl Fn(&Connection) -> Option<Overdue>) {
-        let mut quiet = Vec::new();
+    fn end_all(self: &Rc<Self>, why: impl Fn(&Connection) -> Option<Overdue>) {
+        let mut over = Vec::new();
         for (key, connection) in self.connections.borrow().iter() {
             let Some(why) = why(connection) else { continue };
-            // What a lingering connection has queued is a whole answer.
-            if why == Overdue::Slow && connection.phase() != Phase::Lingering {
+            if why == Overdue::Slow {
                 connection.stream.abort_queued();
             }
             match &*connection.task.borrow() {
                 Some(task) => task.abort(),
-                None => quiet.push(key),
+                None => over.push((key, Rc::clone(connection), why)),
             }
         }
-        for key in quiet {
-            self.remove(key);
+        for (key, connection, why) in over {
+            match why {
+                Overdue::Header => {
+                    let answer = self.too_late(&connection);
+                    self.go_on(key, &connection, Event::Next(answer));
+                }
+                Overdue::Quiet | Overdue::Slow => self.end(key),
+            }
         }
     }
 }
