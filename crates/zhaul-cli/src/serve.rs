@@ -121,6 +121,11 @@ struct Content {
     #[arg(long, value_name = "POLICY", default_value = "inside")]
     symlinks: Symlinks,
 
+    /// How long what is known of a file on a network or FUSE file system is taken to hold, such as
+    /// 500ms or 10s; files of other kinds are looked at for each answer
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = humantime::parse_duration)]
+    remote_freshness: Duration,
+
     /// Serve names that begin with a dot, too
     #[arg(long)]
     dot_files: bool,
@@ -173,6 +178,11 @@ struct Bounds {
     #[arg(long, value_name = "BYTES", default_value_t = 0)]
     rate: u64,
 
+    /// Seconds that a file system has for a look-up, a directory or a read before the answer is 503 or
+    /// cut short; 0 means no limit
+    #[arg(long, value_name = "SECONDS", default_value_t = Limits::default().storage_timeout.as_secs())]
+    storage_timeout: u64,
+
     /// Seconds that answers in progress have to finish after SIGTERM
     #[arg(long, value_name = "SECONDS", default_value_t = Limits::default().drain_timeout.as_secs())]
     drain_timeout: u64,
@@ -201,6 +211,7 @@ impl Arguments {
             cors,
             cors_header,
             symlinks,
+            remote_freshness,
             dot_files,
             cache_bytes,
             ..
@@ -224,6 +235,7 @@ impl Arguments {
             symlinks,
             dot_files,
             cache_bytes,
+            remote_freshness,
             limits: self.bounds.into_limits(),
             access_log,
         }
@@ -243,6 +255,7 @@ impl Bounds {
             connections_per_address: self.max_connections_per_address,
             requests_per_connection: self.max_requests_per_connection,
             rate: self.rate,
+            storage_timeout: Duration::from_secs(self.storage_timeout),
             drain_timeout: Duration::from_secs(self.drain_timeout),
             ..Limits::default()
         }

@@ -14,7 +14,7 @@ use crate::cache::Slot;
 use crate::connection::Connection;
 use crate::directory::{Listing, PageMemory};
 use crate::encoding::Coding;
-use crate::entry::FileSet;
+use crate::entry::{FileSet, Representation};
 use crate::error_page::ALLOW;
 use crate::head;
 use crate::lookup::{Load, Loaded, Lookup, Missed};
@@ -110,6 +110,23 @@ impl Body {
                 slot.value.get(*coding)?.content_encoding
             }
             Self::None | Self::Shared { .. } => None,
+        }
+    }
+
+    /// The file that it is of, if it is one.
+    pub(crate) fn file(&self) -> Option<&Representation> {
+        match self {
+            Self::File { slot, coding, .. } | Self::Parts { slot, coding, .. } => {
+                slot.value.get(*coding)
+            }
+            Self::None | Self::Shared { .. } => None,
+        }
+    }
+
+    /// Has what is known of its file looked at again before the next answer.
+    pub(crate) fn distrust(&self) {
+        if let Self::File { slot, .. } | Self::Parts { slot, .. } = self {
+            slot.value.renew(0);
         }
     }
 

@@ -1,14 +1,11 @@
 //! The task of a connection whose answer has to wait for something.
 
 use std::rc::Rc;
-use std::sync::Arc;
 
 use crate::answer::{Answer, Next};
 use crate::body::BodyDiscard;
 use crate::connection::{Connection, Input, Phase};
-use crate::entry::load;
 use crate::lookup::{Load, Loaded};
-use crate::root::Walk;
 use crate::worker::Worker;
 
 /// What is read of a request's body at a time.
@@ -80,16 +77,9 @@ async fn finish(worker: &Worker, connection: &Connection, mut answer: Answer) ->
     read_off(connection, answer.request_body.take()?).await
 }
 
-async fn load_cold(worker: &Worker, wanted: Load) -> Loaded {
+async fn load_cold(worker: &Rc<Worker>, wanted: Load) -> Loaded {
     let Load { path, is_dir, came } = wanted;
-    let site = Arc::clone(&worker.site);
-    let pool = Arc::clone(&worker.site.cold);
-    let job = move || {
-        let found = load(&site, &path, is_dir, Walk::Full);
-        (path, found)
-    };
-    let (path, found) = pool.run(job).await;
-    let result = found.map(|found| worker.keep(&path, is_dir, found));
+    let result = worker.load(&path, is_dir).await;
     Loaded {
         path,
         is_dir,

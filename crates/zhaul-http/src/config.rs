@@ -53,6 +53,9 @@ pub struct Config {
     pub dot_files: bool,
     /// Bytes of small files that are kept in memory, by all workers together.
     pub cache_bytes: usize,
+    /// How long what is known of a file on a network file system, or one that a program serves, is
+    /// taken to hold. On all others it is looked at for each answer.
+    pub remote_freshness: Duration,
     /// Bounds on what one client can take.
     pub limits: Limits,
     /// Where requests are logged; `None` logs nothing.
@@ -83,6 +86,7 @@ impl Default for Config {
             symlinks: Symlinks::Inside,
             dot_files: false,
             cache_bytes: 64 * 1024 * 1024,
+            remote_freshness: Duration::from_secs(1),
             limits: Limits::default(),
             access_log: None,
         }
@@ -178,6 +182,9 @@ pub struct Limits {
     pub rate: u64,
     /// Request body bytes that are read off and thrown away before the connection is closed.
     pub discarded_body_bytes: u64,
+    /// Time that a file system has for looking a name up, for reading a directory and for each read,
+    /// after which the answer is 503 or cut short; 0 means no limit.
+    pub storage_timeout: Duration,
     /// Time that answers in progress have to finish once the server was asked to stop.
     pub drain_timeout: Duration,
 }
@@ -196,6 +203,7 @@ impl Default for Limits {
             requests_per_connection: 0,
             rate: 0,
             discarded_body_bytes: 1024 * 1024,
+            storage_timeout: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(30),
         }
     }

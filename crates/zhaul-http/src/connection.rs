@@ -42,6 +42,8 @@ pub(crate) enum Overdue {
     Header,
     /// It takes an answer more slowly than is allowed.
     Slow,
+    /// It has taken all that there was, and the rest does not come from our disk.
+    Starved,
 }
 
 /// Where a client stood when a window began.
@@ -79,6 +81,8 @@ pub(crate) struct Connection {
     window: Cell<Option<RateWindow>>,
     /// Bytes thrown away since its last answer.
     pub(crate) discarded: Cell<u64>,
+    /// Since when nothing was sent though the client had taken all, and what was sent until then.
+    starving: Cell<(u64, u64)>,
     admission: Admission,
 }
 
@@ -119,6 +123,7 @@ impl Connection {
             may_hold_bytes: Cell::new(false),
             window: Cell::default(),
             discarded: Cell::new(0),
+            starving: Cell::default(),
             admission,
         }
     }
@@ -210,6 +215,7 @@ impl Connection {
         now_ms: u64,
         limits: &Limits,
         window: Duration,
+        storage: Option<Duration>,
     ) -> Option<Overdue> {
         let unacknowledged = self.unacknowledged();
         if self.takes_too_slowly(now_ms, limits.min_send_rate, window, unacknowledged) {
@@ -226,8 +232,23 @@ impl Connection {
             Phase::Header => over(limits.header_timeout.as_millis(), Overdue::Header),
             Phase::Lingering => over(LINGER_MS.into(), Overdue::Quiet),
             Phase::Departing => (!self.is_undelivered()).then_some(Overdue::Quiet),
+            Phase::Sending if unacknowledged == 0 => {
+                let starved = storage.is_some_and(|limit| self.is_starved(now_ms, limit));
+                starved.then_some(Overdue::Starved)
+            }
             Phase::Working | Phase::Sending => None,
         }
+    }
+
+    /// Whether nothing was found to send for so long.
+    fn is_starved(&self, now_ms: u64, limit: Duration) -> bool {
+        let sent = self.sent();
+        let (since_ms, sent_then) = self.starving.get();
+        if sent != sent_then || since_ms < self.since_ms.get() {
+            self.starving.set((now_ms, sent));
+            return false;
+        }
+        u128::from(now_ms - since_ms) > limit.as_millis()
     }
 
     /// What counts is what the client has acknowledged: the kernel asks for more only when a third of

@@ -5,7 +5,6 @@
 //! the policy lets them lead there.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -15,9 +14,11 @@ use rustix::io::Errno;
 use crate::answer::{Answer, Exchange, Next};
 use crate::head;
 use crate::listing::{self, Entry, Format, HTML_CSP, Sort};
+use crate::open_file::OpenFile;
 use crate::request::Method;
 use crate::root::{Kind, Walk};
 use crate::site::Site;
+use crate::storage::TimedOut;
 use crate::worker::Worker;
 
 /// Entries shown at most. Bounds the time and memory that one listing takes.
@@ -26,11 +27,13 @@ const MOST: usize = 10_000;
 const MOST_NAME_BYTES: usize = 512 * 1024;
 /// Entries looked at for them.
 const MOST_READ: usize = 100_000;
-/// Bytes of listings that may wait for their clients at once, in the whole server.
+/// Bytes of listings that may be made and wait for their clients at once, in the whole server.
 const MOST_PAGE_BYTES: usize = 64 * 1024 * 1024;
+/// What is reserved for a page that is being made: each byte of a name takes up to twelve.
+const RESERVED_BYTES: usize = 8 * 1024 * 1024;
 
 /// Reads the directory at `path`; the flag says that there are more than are shown.
-pub(crate) fn read(site: &Site, dir: &OwnedFd, path: &[u8]) -> Result<(Vec<Entry>, bool), Errno> {
+pub(crate) fn read(site: &Site, dir: &OpenFile, path: &[u8]) -> Result<(Vec<Entry>, bool), Errno> {
     let mut entries = Vec::new();
     let mut name_bytes = 0;
     for (looked_at, entry) in Dir::read_from(dir)?.enumerate() {
@@ -65,6 +68,14 @@ impl PageMemory {
         };
         (before + bytes <= MOST_PAGE_BYTES).then_some(taken)
     }
+
+    /// Gives back what the finished page does not take.
+    fn settle(&mut self, bytes: usize) {
+        let counted = &self.site.page_bytes;
+        counted.fetch_add(bytes, Ordering::Relaxed);
+        counted.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.bytes = bytes;
+    }
 }
 
 impl Drop for PageMemory {
@@ -82,7 +93,7 @@ fn is_hidden(name: &CStr, path: &[u8], dot_files: bool) -> bool {
 }
 
 /// `None` for what is not served, or vanished meanwhile.
-fn describe(site: &Site, dir: &OwnedFd, path: &[u8], name: &CStr) -> Option<Entry> {
+fn describe(site: &Site, dir: &OpenFile, path: &[u8], name: &CStr) -> Option<Entry> {
     let wanted = StatxFlags::TYPE | StatxFlags::SIZE | StatxFlags::MTIME;
     let stat = statx(dir, name, AtFlags::SYMLINK_NOFOLLOW, wanted).ok()?;
     let bytes = name.to_bytes().to_vec();
@@ -112,7 +123,7 @@ fn entry(name: Vec<u8>, is_dir: bool, size: u64, mtime_s: i64) -> Entry {
 
 /// A directory to be listed.
 pub(crate) struct Listing {
-    pub(crate) dir: Arc<OwnedFd>,
+    pub(crate) dir: Arc<OpenFile>,
     pub(crate) path: Vec<u8>,
     pub(crate) sort: Sort,
     pub(crate) format: Format,
@@ -124,7 +135,12 @@ pub(crate) struct Listing {
 
 impl Worker {
     /// Asks for a directory to be read and listed.
-    pub(crate) fn list(&self, exchange: &mut Exchange<'_>, dir: Arc<OwnedFd>, path: &[u8]) -> Next {
+    pub(crate) fn list(
+        &self,
+        exchange: &mut Exchange<'_>,
+        dir: Arc<OpenFile>,
+        path: &[u8],
+    ) -> Next {
         let head = exchange.head;
         let mut fields = Vec::new();
         self.site.other_fields(head, &mut fields);
@@ -154,27 +170,38 @@ impl Worker {
             fields,
             mut answer,
         } = listing;
+        // Before it is made: what is being made takes memory, too.
+        let Some(mut memory) = PageMemory::take(&self.site, RESERVED_BYTES) else {
+            self.warn(|| "too many listings are waiting for slow clients".to_owned());
+            self.fail(&mut answer, 503);
+            return answer;
+        };
         let site = Arc::clone(&self.site);
+        let directory = Arc::clone(&dir);
         let job = move || {
-            let entries = read(&site, &dir, &path);
+            let entries = read(&site, &directory, &path);
             entries.map(|(entries, truncated)| {
                 listing::Listing::new(&path, entries, sort, truncated).render(format)
             })
         };
-        let page = match self.site.cold.run(job).await {
-            Ok(page) => page,
-            Err(errno) => {
+        let pool = &dir.file_system().listings;
+        let page = match self.site.storage.run(pool, job).await {
+            Ok(Ok(page)) => page,
+            Ok(Err(errno)) => {
                 self.error_report(|| format!("cannot read a directory: {errno}"));
                 self.fail(&mut answer, 500);
                 return answer;
             }
+            Err(TimedOut) => {
+                self.error_report(|| {
+                    "cannot read a directory: its file system did not answer in time".to_owned()
+                });
+                self.fail(&mut answer, 503);
+                return answer;
+            }
         };
-        answer.pages = PageMemory::take(&self.site, page.len());
-        if answer.pages.is_none() {
-            self.warn(|| "too many listings are waiting for slow clients".to_owned());
-            self.fail(&mut answer, 503);
-            return answer;
-        }
+        memory.settle(page.len());
+        answer.pages = Some(memory);
         let mut head = Vec::with_capacity(512 + page.len());
         self.begin(&mut head, 200);
         head::field(&mut head, "Content-Type", format.content_type().as_bytes());

@@ -12,6 +12,10 @@
 //! a better coding, an earlier index file), one statx(2) of their directory, whose mtime changes
 //! with every name.
 //!
+//! A file on a network file system, or one that a program serves, is not looked at by the event loop:
+//! the answer may take a while. It is checked on a thread, all of it, and not again for as long as the
+//! configured freshness says.
+//!
 //! Timestamps are only as fine as the kernel's tick (1 to 10 ms before Linux 6.13): a second edit
 //! within the tick of the first leaves them as they are. So a file (or directory) that changed
 //! less than [`SETTLE`] ago is not yet *settled*: it is served without an entity tag and loaded
@@ -19,7 +23,6 @@
 
 use std::cell::{Cell, Ref, RefCell};
 use std::ffi::{CStr, CString};
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -31,6 +34,7 @@ use crate::encoding::{Coding, CodingSet};
 use crate::etag::FileStamp;
 use crate::head;
 use crate::mime::{CHARSET_SAMPLE_BYTES, inherent_coding};
+use crate::open_file::OpenFile;
 use crate::root::{Kind, Miss, Opened, Root, Walk};
 use crate::site::Site;
 use crate::validators::Validators;
@@ -57,7 +61,7 @@ pub(crate) enum Found {
     /// A directory that was asked for without its slash.
     Redirect,
     /// A directory without an index file, to be listed.
-    Listing(OwnedFd),
+    Listing(OpenFile),
 }
 
 /// A file and its precompressed siblings.
@@ -73,12 +77,14 @@ pub(crate) struct FileSet {
     settled: bool,
     /// The last check that held: in which round, for which coding, whether with the directory.
     checked: Cell<Option<(u64, Coding, bool)>>,
+    /// When all of it was last known to hold, by [`Clock::now_ms`].
+    known_ms: Cell<u64>,
 }
 
 /// One file that can be sent.
 #[derive(Debug)]
 pub(crate) struct Representation {
-    pub(crate) file: Arc<OwnedFd>,
+    pub(crate) file: Arc<OpenFile>,
     pub(crate) version: Version,
     /// Bytes that are sent: the file's size, except where the kernel makes a size up.
     pub(crate) size: u64,
@@ -127,15 +133,15 @@ impl Small {
 }
 
 /// A path and the version it had.
-#[derive(Debug)]
-struct Watch {
+#[derive(Clone, Debug)]
+pub(crate) struct Watch {
     path: CString,
     version: Version,
 }
 
 impl Watch {
-    fn holds(&self, root: &Root) -> bool {
-        root.version(&self.path) == Ok(self.version)
+    pub(crate) fn holds(&self, root: &Root, walk: Walk) -> bool {
+        root.version(&self.path, walk) == Ok(self.version)
     }
 }
 
@@ -161,7 +167,8 @@ impl FileSet {
         if this.is_some() && this == self.checked.get() {
             return true;
         }
-        let holds = chosen.watch.holds(root) && (!whole || self.absences.holds(root));
+        let holds = |watch: &Watch| watch.holds(root, Walk::Cached);
+        let holds = holds(&chosen.watch) && (!whole || holds(&self.absences));
         if holds && this.is_some() {
             self.checked.set(this);
         }
@@ -170,7 +177,34 @@ impl FileSet {
 
     /// Whether a later request may be answered with this, after a check.
     pub(crate) fn may_be_kept(&self) -> bool {
-        self.settled
+        self.settled || self.is_remote()
+    }
+
+    /// Whether to look at it may wait for somebody who does not answer.
+    pub(crate) fn is_remote(&self) -> bool {
+        let mut files = self.representations.iter().flatten();
+        files.any(|representation| representation.file.is_remote())
+    }
+
+    /// Whether all of it was known to hold at most so long ago.
+    pub(crate) fn is_fresh(&self, freshness: Duration) -> bool {
+        let age_ms = Clock::now_ms().saturating_sub(self.known_ms.get());
+        u128::from(age_ms) <= freshness.as_millis()
+    }
+
+    /// Notes that all of it held at `now_ms`.
+    pub(crate) fn renew(&self, now_ms: u64) {
+        self.known_ms.set(now_ms);
+    }
+
+    /// What has to hold for it to be sent; nothing if it has to be loaded again in any case.
+    pub(crate) fn watches(&self) -> Vec<Watch> {
+        if !self.settled {
+            return Vec::new();
+        }
+        let files = self.representations.iter().flatten();
+        let watches = files.map(|representation| representation.watch.clone());
+        watches.chain([self.absences.clone()]).collect()
     }
 
     /// Codings that can be sent.
@@ -198,6 +232,15 @@ impl FileSet {
 
 /// Finds what `path` (decoded, relative, without a slash at its end) leads to.
 pub(crate) fn load(site: &Site, path: &[u8], is_dir: bool, walk: Walk) -> Result<Found, Miss> {
+    let now_ms = Clock::now_ms();
+    let found = find(site, path, is_dir, walk)?;
+    if let Found::File(set) = &found {
+        set.renew(now_ms);
+    }
+    Ok(found)
+}
+
+fn find(site: &Site, path: &[u8], is_dir: bool, walk: Walk) -> Result<Found, Miss> {
     let name = c_path(path)?;
     let opened = site.root.open(&name, walk)?;
     match (opened.kind, is_dir) {
@@ -231,7 +274,7 @@ fn load_index(site: &Site, dir: &CStr, opened: Opened, walk: Walk) -> Result<Fou
         }
     }
     if site.config.listing {
-        Ok(Found::Listing(opened.fd))
+        Ok(Found::Listing(opened.file))
     } else {
         Err(Miss::NotFound)
     }
@@ -253,7 +296,7 @@ fn load_file(
         Some((watch, _)) => watch,
         None => {
             let path = parent(name);
-            let version = site.root.version(&path)?;
+            let version = site.root.version(&path, walk)?;
             Watch { path, version }
         }
     };
@@ -299,6 +342,7 @@ fn load_file(
         index_depends,
         settled,
         checked: Cell::new(None),
+        known_ms: Cell::new(0),
     })
 }
 
@@ -321,13 +365,13 @@ fn represent(
     walk: Walk,
 ) -> Result<Representation, Miss> {
     let Opened {
-        fd, mut version, ..
+        file, mut version, ..
     } = opened;
     let mut content = None;
     if version.size <= SMALL {
         for _ in 0..READ_ATTEMPTS {
-            let read = read_whole(&fd, version.size, walk)?;
-            let now = Root::version_of(&fd)?;
+            let read = read_whole(&file, version.size, walk)?;
+            let now = Root::version_of(&file)?;
             if std::mem::replace(&mut version, now) == now {
                 content = Some(read);
                 break;
@@ -345,7 +389,7 @@ fn represent(
     let racy = made_up || !is_settled(&version);
     let validators = Validators::of_file(&stamp(&version), about.coding, racy, now_s);
     let named = about.named.to_bytes();
-    let content_type = content_type(site, about, &fd, content.as_deref(), walk)?;
+    let content_type = content_type(site, about, &file, content.as_deref(), walk)?;
     let content_encoding = about.coding.token().or_else(|| inherent_coding(named));
     let mut fields = Vec::with_capacity(256);
     site.file_fields(named, &validators, &mut fields);
@@ -359,7 +403,7 @@ fn represent(
         Small::new(&head, &content)
     });
     Ok(Representation {
-        file: Arc::new(fd),
+        file: Arc::new(file),
         version,
         size,
         validators,
@@ -424,7 +468,7 @@ fn write_content_fields(content_type: &str, encoding: Option<&str>, out: &mut Ve
 fn content_type(
     site: &Site,
     about: &About<'_>,
-    file: &OwnedFd,
+    file: &OpenFile,
     content: Option<&[u8]>,
     walk: Walk,
 ) -> Result<String, Miss> {
@@ -455,7 +499,7 @@ fn stamp(version: &Version) -> FileStamp {
 
 /// Reads a small file of a stated size; less if it ends before. Files in procfs state no size, so
 /// one without is read as far as small files go.
-fn read_whole(file: &OwnedFd, size: u64, walk: Walk) -> Result<Vec<u8>, Miss> {
+fn read_whole(file: &OpenFile, size: u64, walk: Walk) -> Result<Vec<u8>, Miss> {
     let states_no_size = size == 0;
     let size = if states_no_size { SMALL } else { size };
     let size = usize::try_from(size).map_err(|_| Miss::Exhausted(Errno::NOMEM))?;
@@ -471,7 +515,7 @@ fn read_whole(file: &OwnedFd, size: u64, walk: Walk) -> Result<Vec<u8>, Miss> {
 }
 
 /// Fills `into` from the beginning of a file, as far as that goes.
-fn read_at(file: &OwnedFd, into: &mut [u8], walk: Walk) -> Result<usize, Miss> {
+fn read_at(file: &OpenFile, into: &mut [u8], walk: Walk) -> Result<usize, Miss> {
     let flags = match walk {
         Walk::Cached => ReadWriteFlags::NOWAIT,
         Walk::Full => ReadWriteFlags::empty(),

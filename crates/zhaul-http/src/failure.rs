@@ -64,6 +64,12 @@ impl Worker {
                 });
                 self.error(exchange, 503)
             }
+            Miss::TimedOut => {
+                self.error_report(|| {
+                    format!("cannot open {path:?}: its file system did not answer in time")
+                });
+                self.error(exchange, 503)
+            }
             Miss::Failed(errno) => {
                 self.error_report(|| format!("cannot read {path:?}: {errno}"));
                 self.error(exchange, 500)

@@ -1,6 +1,5 @@
 //! From a path to a file: what this request needs looked up, the cache, the file system.
 
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -9,6 +8,7 @@ use crate::cache::Slot;
 use crate::encoding::{Coding, negotiate};
 use crate::entry::{FileSet, Found, load};
 use crate::field_lines::FieldLines;
+use crate::open_file::OpenFile;
 use crate::record::{Came, Record};
 use crate::root::{Miss, Walk};
 use crate::worker::Worker;
@@ -18,7 +18,7 @@ use crate::worker::Worker;
 pub(crate) enum Lookup {
     File(Rc<Slot<FileSet>>),
     Redirect,
-    Listing(Arc<OwnedFd>),
+    Listing(Arc<OpenFile>),
 }
 
 /// A path that is to be looked up in the cold pool.
@@ -45,6 +45,23 @@ pub(crate) enum Missed {
     Elsewhere(Next),
 }
 
+/// What the cache says of a path that it knows.
+enum Cached {
+    /// It may be sent.
+    Holds(Lookup, Coding),
+    /// Somebody who may not answer has to be asked.
+    MayHold,
+}
+
+/// What a path is known by.
+pub(crate) fn write_key(path: &[u8], is_dir: bool, key: &mut Vec<u8>) {
+    key.clear();
+    key.extend_from_slice(path);
+    if is_dir {
+        key.push(b'/');
+    }
+}
+
 impl Worker {
     /// Finds what a path leads to and in which of the codings in `accept` it is to be sent.
     pub(crate) fn look_up(
@@ -63,8 +80,17 @@ impl Worker {
             let coding = lookup.coding(accept);
             return Ok((lookup, coding));
         }
-        if let Some(found) = self.look_up_cached(exchange, path, is_dir, accept) {
-            return Ok(found);
+        let elsewhere = || {
+            Missed::Elsewhere(Next::Load(Load {
+                path: path.to_vec(),
+                is_dir,
+                came: exchange.record.as_ref().map(Record::came),
+            }))
+        };
+        match self.look_up_cached(exchange, path, is_dir, accept) {
+            Some(Cached::Holds(lookup, coding)) => return Ok((lookup, coding)),
+            Some(Cached::MayHold) => return Err(elsewhere()),
+            None => {}
         }
         let mut loaded = load(&self.site, path, is_dir, Walk::Cached);
         if matches!(loaded, Err(Miss::Exhausted(_))) {
@@ -78,11 +104,7 @@ impl Worker {
                 let coding = lookup.coding(accept);
                 Ok((lookup, coding))
             }
-            Err(Miss::NotCached) => Err(Missed::Elsewhere(Next::Load(Load {
-                path: path.to_vec(),
-                is_dir,
-                came: exchange.record.as_ref().map(Record::came),
-            }))),
+            Err(Miss::NotCached) => Err(elsewhere()),
             Err(miss) => Err(Missed::Miss(miss)),
         }
     }
@@ -94,25 +116,28 @@ impl Worker {
         path: &[u8],
         is_dir: bool,
         accept: FieldLines<'_>,
-    ) -> Option<(Lookup, Coding)> {
+    ) -> Option<Cached> {
         let mut key = self.key.borrow_mut();
-        key.clear();
-        key.extend_from_slice(path);
-        if is_dir {
-            key.push(b'/');
-        }
+        write_key(path, is_dir, &mut key);
         let slot = self
             .cache
             .borrow()
             .get(&key, self.clock.second())
             .map(Rc::clone)?;
         let coding = negotiate(accept, slot.value.codings());
+        if slot.value.is_remote() {
+            return Some(if slot.value.is_fresh(self.site.config.remote_freshness) {
+                Cached::Holds(Lookup::File(slot), coding)
+            } else {
+                Cached::MayHold
+            });
+        }
         let negotiated = accept.is_present();
         if slot
             .value
             .check(&self.site.root, coding, negotiated, exchange.batch)
         {
-            return Some((Lookup::File(slot), coding));
+            return Some(Cached::Holds(Lookup::File(slot), coding));
         }
         self.cache.borrow_mut().remove(&key);
         None
@@ -128,8 +153,8 @@ impl Worker {
         if !set.may_be_kept() {
             return Lookup::File(Slot::apart(set));
         }
-        let slash: &[u8] = if is_dir { b"/" } else { b"" };
-        let key = [path, slash].concat();
+        let mut key = Vec::with_capacity(path.len() + 1);
+        write_key(path, is_dir, &mut key);
         Lookup::File(
             self.cache
                 .borrow_mut()

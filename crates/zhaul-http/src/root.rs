@@ -7,6 +7,11 @@
 //! A walk is first tried with `RESOLVE_CACHED` (Linux 5.12): names and inodes that are in memory
 //! are opened at once, anything that would wait for a disk comes back as [`Miss::NotCached`] and
 //! is repeated on a thread that may block.
+//!
+//! On a network file system, or one that a program serves, opening and looking at a file wait for
+//! somebody's answer even if its name is in memory. Where such a file system lies below the root, the
+//! event loop therefore takes hold of a file by `O_PATH` first, which asks nobody, and leaves it alone
+//! if it belongs to one.
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -15,7 +20,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use arc_swap::ArcSwap;
 
@@ -24,6 +29,8 @@ use rustix::io::Errno;
 use zhaul::{Timestamp, Version};
 
 use crate::config::Symlinks;
+use crate::open_file::OpenFile;
+use crate::storage::{FileSystem, Storage};
 
 /// Whether a look-up may wait for a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,8 +52,11 @@ pub(crate) enum Miss {
     Forbidden,
     /// No descriptor or memory to open it with.
     Exhausted(Errno),
-    /// Another program holds a write lease (an oplock of a file server, say) and does not let go.
+    /// Another program holds a write lease (an oplock of a file server, say) and has yet to let go; or
+    /// names are being moved at this moment.
     Leased,
+    /// The file system did not answer in time.
+    TimedOut,
     /// The device or file system failed.
     Failed(Errno),
 }
@@ -76,7 +86,7 @@ impl From<Errno> for Miss {
 /// What a path led to.
 #[derive(Debug)]
 pub(crate) struct Opened {
-    pub(crate) fd: OwnedFd,
+    pub(crate) file: OpenFile,
     pub(crate) kind: Kind,
     pub(crate) version: Version,
 }
@@ -95,27 +105,42 @@ pub(crate) struct Root {
     dir: ArcSwap<Directory>,
     path: PathBuf,
     symlinks: Symlinks,
+    storage: Arc<Storage>,
+    /// What an event loop may do by itself; changes with what is mounted.
+    access: AtomicU8,
 }
+
+/// An event loop may open and look at everything.
+const FREE: u8 = 0;
+/// It has to make sure first that nobody is asked.
+const GUARDED: u8 = 1;
+/// All of it is out of bounds.
+const BARRED: u8 = 2;
 
 /// The directory that the root's path led to when it was last looked at.
 #[derive(Debug)]
 struct Directory {
-    fd: OwnedFd,
+    fd: OpenFile,
     /// Where it really is, for links that name their target from `/`.
     real: PathBuf,
     identity: (u64, u64),
+    mount: u64,
 }
 
 impl Directory {
-    fn open(path: &Path) -> io::Result<Self> {
+    fn open(path: &Path, storage: &Storage) -> io::Result<Self> {
         let real = path.canonicalize()?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::open(&real, flags, Mode::empty())?;
-        let version = version_of(&statx(&fd, c"", AtFlags::EMPTY_PATH)?);
+        let stat = statx(&fd, c"", AtFlags::EMPTY_PATH)?;
+        let version = version_of(&stat);
+        let mount = stat.stx_mnt_id;
+        let (file_system, is_remote) = storage.of_mount(mount, mount);
         Ok(Self {
-            fd,
+            fd: OpenFile::new(fd, file_system, is_remote),
             real,
             identity: (version.dev, version.ino),
+            mount,
         })
     }
 }
@@ -126,19 +151,59 @@ const OPEN: OFlags = OFlags::RDONLY
     .union(OFlags::NOCTTY);
 
 /// `openat2` answers EAGAIN when a rename raced with the walk, and while somebody else holds a
-/// write lease on the file, which our attempt asks them to give up. It is tried this often, with
-/// pauses that add up to half a second.
-const ATTEMPTS: u32 = 16;
-const LONGEST_PAUSE_MS: u64 = 64;
+/// write lease on the file, which our attempt asks them to give up. It is tried this often without a
+/// pause; who wants to wait for a lease does so without keeping a thread.
+const ATTEMPTS: u32 = 4;
 
 impl Root {
-    pub(crate) fn open_root(path: &Path, symlinks: Symlinks) -> io::Result<Self> {
-        let dir = ArcSwap::from_pointee(Directory::open(path)?);
-        Ok(Self {
+    pub(crate) fn open_root(
+        path: &Path,
+        symlinks: Symlinks,
+        storage: Arc<Storage>,
+    ) -> io::Result<Self> {
+        let dir = ArcSwap::from_pointee(Directory::open(path, &storage)?);
+        let root = Self {
             dir,
             path: path.to_owned(),
             symlinks,
-        })
+            storage,
+            access: AtomicU8::new(BARRED),
+        };
+        root.classify();
+        Ok(root)
+    }
+
+    /// Finds out what an event loop may do by itself, after something was mounted or the root was
+    /// replaced.
+    pub(crate) fn classify(&self) {
+        let dir = self.dir.load();
+        let mounts = self.storage.mounts();
+        let passes_remote = match self.symlinks {
+            Symlinks::Anywhere => mounts.has_remote(),
+            Symlinks::Never | Symlinks::Inside => {
+                mounts.has_remote_below(dir.real.as_os_str().as_bytes())
+            }
+        };
+        let access = match (dir.fd.is_remote(), passes_remote) {
+            (true, _) => BARRED,
+            (false, true) => GUARDED,
+            (false, false) => FREE,
+        };
+        self.access.store(access, Ordering::Relaxed);
+    }
+
+    /// The file system of the root itself.
+    pub(crate) fn file_system(&self) -> Arc<FileSystem> {
+        let dir = self.dir.load();
+        self.storage.of_mount(dir.mount, dir.mount).0
+    }
+
+    /// The file system that a path below the root seems to lead to, links aside, and whether it may
+    /// keep a caller waiting.
+    pub(crate) fn file_system_of(&self, path: &[u8]) -> (Arc<FileSystem>, bool) {
+        let dir = self.dir.load();
+        let real = dir.real.as_os_str().as_bytes();
+        self.storage.of_path(&[real, b"/", path].concat())
     }
 
     /// Looks whether the path that was given still leads to the same directory, and follows it if
@@ -151,7 +216,7 @@ impl Root {
         if (meta.dev(), meta.ino()) == self.dir.load().identity {
             return;
         }
-        match Directory::open(&self.path) {
+        match Directory::open(&self.path, &self.storage) {
             Ok(dir) => {
                 tracing::info!(
                     "{} now leads to {}",
@@ -159,6 +224,7 @@ impl Root {
                     dir.real.display()
                 );
                 self.dir.store(Arc::new(dir));
+                self.classify();
             }
             Err(e) => tracing::warn!("cannot follow {}: {e}", self.path.display()),
         }
@@ -176,6 +242,9 @@ impl Root {
     /// Opens `path` (relative; empty means the root itself) for reading.
     pub(crate) fn open(&self, path: &CStr, walk: Walk) -> Result<Opened, Miss> {
         let path = if path.is_empty() { c"." } else { path };
+        if walk == Walk::Cached {
+            self.take_hold(path)?;
+        }
         let fd = match self.openat2(path, OPEN, walk) {
             Err(Errno::XDEV) if self.symlinks == Symlinks::Inside => match walk {
                 Walk::Cached => return Err(Miss::NotCached),
@@ -189,17 +258,45 @@ impl Root {
             FileType::Directory => Kind::Directory,
             _ => return Err(Miss::NotFound),
         };
+        let from = self.dir.load().mount;
+        let (file_system, is_remote) = self.storage.of_mount(stat.stx_mnt_id, from);
         Ok(Opened {
-            fd,
+            file: OpenFile::new(fd, file_system, is_remote),
             kind,
             version: version_of(&stat),
         })
     }
 
+    /// Makes sure that nobody has to be asked for a file: EAGAIN if somebody has. `None` where that
+    /// goes without saying.
+    fn take_hold(&self, path: &CStr) -> Result<Option<Statx>, Errno> {
+        match self.access.load(Ordering::Relaxed) {
+            FREE => return Ok(None),
+            GUARDED => {}
+            _ => return Err(Errno::AGAIN),
+        }
+        let held = self.openat2(path, OFlags::PATH | OFlags::CLOEXEC, Walk::Cached)?;
+        let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+        let stat = statx(&held, c"", flags)?;
+        let from = self.dir.load().mount;
+        if self.storage.mounts().is_remote(stat.stx_mnt_id, from) {
+            return Err(Errno::AGAIN);
+        }
+        Ok(Some(stat))
+    }
+
     /// The version of what `path` names now, by one statx(2). Only good for comparing with the
     /// version of a file that [`Root::open`] opened: the walk is not confined.
-    pub(crate) fn version(&self, path: &CStr) -> Result<Version, Errno> {
+    ///
+    /// # Errors
+    /// EAGAIN if an event loop asks ([`Walk::Cached`]) and somebody else would have to be asked.
+    pub(crate) fn version(&self, path: &CStr, walk: Walk) -> Result<Version, Errno> {
         let path = if path.is_empty() { c"." } else { path };
+        if walk == Walk::Cached
+            && let Some(stat) = self.take_hold(path)?
+        {
+            return Ok(version_of(&stat));
+        }
         let dir = self.dir.load();
         Ok(version_of(&statx(&dir.fd, path, AtFlags::NO_AUTOMOUNT)?))
     }
@@ -220,7 +317,7 @@ impl Root {
             let resolve = resolve | ResolveFlags::CACHED;
             return rustix::fs::openat2(&self.dir.load().fd, path, flags, Mode::empty(), resolve);
         }
-        open_patiently(&self.dir.load().fd, path, flags, resolve)
+        open_again(&self.dir.load().fd, path, flags, resolve)
     }
 
     /// Follows a link that names its target from `/`, which `RESOLVE_BENEATH` refuses even where
@@ -238,24 +335,20 @@ impl Root {
         let resolve =
             ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
         let below = if below.is_empty() { c"." } else { &below };
-        open_patiently(&dir.fd, below, OPEN, resolve)
+        open_again(&dir.fd, below, OPEN, resolve)
     }
 }
 
-/// Opens, and waits a little for those who are in the way; for threads that may block.
-fn open_patiently(
-    dir: &OwnedFd,
+/// Opens, also in the middle of a rename; for threads that may block.
+fn open_again(
+    dir: &OpenFile,
     path: &CStr,
     flags: OFlags,
     resolve: ResolveFlags,
 ) -> Result<OwnedFd, Errno> {
-    for attempt in 0..ATTEMPTS {
+    for _ in 0..ATTEMPTS {
         match rustix::fs::openat2(dir, path, flags, Mode::empty(), resolve) {
-            Err(Errno::INTR) => {}
-            Err(Errno::AGAIN) => {
-                let pause = (1 << attempt.min(16) >> 1).min(LONGEST_PAUSE_MS);
-                std::thread::sleep(Duration::from_millis(pause));
-            }
+            Err(Errno::INTR | Errno::AGAIN) => {}
             done => return done,
         }
     }
@@ -269,7 +362,8 @@ fn statx(dir: impl AsFd, path: &CStr, flags: AtFlags) -> Result<Statx, Errno> {
         | StatxFlags::SIZE
         | StatxFlags::MTIME
         | StatxFlags::CTIME
-        | StatxFlags::NLINK;
+        | StatxFlags::NLINK
+        | StatxFlags::MNT_ID;
     rustix::fs::statx(dir, path, flags, wanted)
 }
 

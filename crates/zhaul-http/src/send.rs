@@ -7,9 +7,10 @@
 use std::ops::Range;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use zhaul::lease::Lease;
 use zhaul::tokio::{SharedFile, acknowledged, warm};
-use zhaul::{Cause, SourceFacts, Stability, TransferError};
+use zhaul::{Cause, Route, SourceFacts, Stability, TransferError};
 
 use crate::answer::{Answer, Body};
 use crate::config;
@@ -19,6 +20,8 @@ use crate::error_page;
 use crate::head;
 use crate::multipart::Piece;
 use crate::record::{Outcome, Record};
+use crate::remote::{self, Chunk, Trouble};
+use crate::storage::TimedOut;
 use crate::worker::Worker;
 
 /// An answer from here up counts as a long one when connections are spread over workers.
@@ -58,6 +61,8 @@ struct InFlight<'a> {
     file: &'a Representation,
     lease: Option<Lease>,
     stability: Stability,
+    /// What of it was read already.
+    first: Option<Chunk>,
     /// The file was found unchanged a moment ago.
     fresh: bool,
     in_place: bool,
@@ -69,9 +74,13 @@ impl Worker {
     /// afterwards.
     pub(crate) async fn send(&self, connection: &Connection, answer: &mut Answer) -> bool {
         connection.enter(Phase::Working);
-        if let Err(status) = self.prepare(answer).await {
-            self.fail(answer, status);
-        }
+        let first = match self.prepare(answer).await {
+            Ok(first) => first,
+            Err(status) => {
+                self.fail(answer, status);
+                None
+            }
+        };
         let mut ending = Ending {
             worker: self,
             connection,
@@ -81,8 +90,13 @@ impl Worker {
                 ..Outcome::from_memory(answer.status, 0, answer.encoding)
             },
             body_from: connection.sent() - answer.head_sent as u64 + answer.body_at as u64,
-            of_file: matches!(answer.body, Body::File { .. } | Body::Parts { .. }),
+            of_file: false,
         };
+        if let Some(file) = answer.body.file() {
+            // What threads read for us is not a transfer's to count.
+            ending.of_file = !file.file.is_remote();
+            ending.outcome.route = Route::ReadWrite.name();
+        }
         connection.enter(Phase::Sending);
         let body = std::mem::replace(&mut answer.body, Body::None);
         let more = !body.is_none();
@@ -93,7 +107,7 @@ impl Worker {
             .await;
         // Without another round since, the file was looked at just now.
         let fresh = answer.batch == self.batch();
-        if sent.is_err() || !self.send_body(connection, body, fresh).await {
+        if sent.is_err() || !self.send_body(connection, body, fresh, first).await {
             connection.stream.abort_queued();
             return false;
         }
@@ -102,40 +116,60 @@ impl Worker {
         true
     }
 
-    /// Makes sure that the first bytes of a file can be read, while an error can still be told.
-    async fn prepare(&self, answer: &Answer) -> Result<(), u16> {
-        let (slot, coding, start) = match &answer.body {
-            Body::File {
-                slot,
-                coding,
-                range,
-            } => (slot, *coding, range.start),
-            Body::Parts {
-                slot,
-                coding,
-                parts,
-            } => (slot, *coding, parts.first_offset()),
-            Body::None | Body::Shared { .. } => return Ok(()),
+    /// Makes sure that the first bytes of a file can be read, while an error can still be told; gives
+    /// them if they had to be read into memory.
+    async fn prepare(&self, answer: &Answer) -> Result<Option<Chunk>, u16> {
+        let Some(file) = answer.body.file() else {
+            return Ok(None);
         };
-        let Some(file) = slot.value.get(coding) else {
-            return Ok(());
+        let (start, end) = match &answer.body {
+            Body::File { range, .. } => (range.start, range.end),
+            Body::Parts { parts, .. } => (parts.first_offset(), file.size),
+            Body::None | Body::Shared { .. } => return Ok(None),
         };
-        let end = (start + FIRST_BYTES).min(file.size);
-        let site = &self.site;
-        match warm(
-            &file.file,
-            &file.version,
-            start..end,
-            &self.residency,
-            &site.cold,
-        )
-        .await
-        {
-            Ok(_) => Ok(()),
-            Err(errno) => {
-                self.error_report(|| format!("cannot read {:?}: {errno}", file.path()));
-                Err(500)
+        let storage = &self.site.storage;
+        let trouble = if file.file.is_remote() {
+            match remote::first_chunk(storage, file, &(start..end)).await {
+                Ok(chunk) => return Ok(Some(chunk)),
+                Err(trouble) => trouble,
             }
+        } else {
+            let end = (start + FIRST_BYTES).min(file.size);
+            let reads = &file.file.file_system().reads;
+            let warmed = warm(
+                &file.file,
+                &file.version,
+                start..end,
+                &self.residency,
+                reads,
+            );
+            match storage.within_limit(warmed).await {
+                Ok(Ok(_)) => return Ok(None),
+                Ok(Err(errno)) => Trouble::Failed(Errno::from_raw_os_error(errno.raw())),
+                Err(TimedOut) => Trouble::TimedOut,
+            }
+        };
+        self.report(file, trouble);
+        if trouble == Trouble::Changed {
+            answer.body.distrust();
+        }
+        match trouble {
+            // It can be asked for again at once.
+            Trouble::Changed | Trouble::TimedOut => Err(503),
+            Trouble::Failed(_) => Err(500),
+        }
+    }
+
+    fn report(&self, file: &Representation, trouble: Trouble) {
+        let path = file.path();
+        match trouble {
+            Trouble::Changed => self.warn(|| format!("{path:?} changed while it was sent")),
+            Trouble::Failed(errno) => {
+                self.error_report(|| format!("cannot read {path:?}: {errno}"));
+            }
+            Trouble::TimedOut => self.error_report(|| {
+                format!("cannot read {path:?}: its file system did not answer in time")
+            }),
         }
     }
 
@@ -163,7 +197,13 @@ impl Worker {
         answer.request_body = None;
     }
 
-    async fn send_body(&self, connection: &Connection, body: Body, fresh: bool) -> bool {
+    async fn send_body(
+        &self,
+        connection: &Connection,
+        body: Body,
+        fresh: bool,
+        first: Option<Chunk>,
+    ) -> bool {
         let count = |n| connection.add_sent(n);
         match body {
             Body::None => true,
@@ -182,7 +222,7 @@ impl Worker {
                 };
                 let large = range.len() >= LARGE_ANSWER_BYTES;
                 let _weight = large.then(|| connection.carry_large_answer());
-                let mut flight = self.take_off(connection, file, fresh);
+                let mut flight = self.take_off(connection, file, fresh, first);
                 flight.send(range.start..range.end).await && flight.land().await
             }
             Body::Parts {
@@ -194,7 +234,7 @@ impl Worker {
                     return false;
                 };
                 let _weight = connection.carry_large_answer();
-                let mut flight = self.take_off(connection, file, fresh);
+                let mut flight = self.take_off(connection, file, fresh, first);
                 for piece in parts {
                     let sent = match piece {
                         Piece::File(range) => flight.send(range.start..range.end).await,
@@ -223,8 +263,11 @@ impl Worker {
         connection: &'a Connection,
         file: &'a Representation,
         fresh: bool,
+        first: Option<Chunk>,
     ) -> InFlight<'a> {
         let (lease, stability) = match self.site.config.stability {
+            // It is copied, whatever is asked for.
+            _ if file.file.is_remote() => (None, Stability::MayChange),
             config::Stability::Immutable => (None, Stability::Immutable),
             config::Stability::Copy => (None, Stability::MayChange),
             config::Stability::Lease => match Lease::acquire(&file.file) {
@@ -244,6 +287,7 @@ impl Worker {
             fresh: fresh && lease.is_none(),
             lease,
             stability,
+            first,
             in_place: false,
             landed: false,
         }
@@ -259,6 +303,14 @@ impl InFlight<'_> {
             file,
             ..
         } = *self;
+        if file.file.is_remote() {
+            let first = self.first.take();
+            let sent = remote::send(&worker.site.storage, connection, file, range, first).await;
+            return sent.unwrap_or_else(|trouble| {
+                worker.report(file, trouble);
+                false
+            });
+        }
         let mut haul = zhaul::transfer(SharedFile(file.file.clone()), &connection.stream)
             .range(range)
             .source_facts(SourceFacts::regular(file.version))
@@ -270,7 +322,7 @@ impl InFlight<'_> {
             // The lease is held until the socket is drained, while the connection goes on.
             .await_release(false)
             .residency(&worker.residency)
-            .cold_pool(&worker.site.cold)
+            .cold_pool(&file.file.file_system().reads)
             .progress(&connection.transferred);
         if let Some(lease) = &self.lease {
             haul = haul.lease(lease);

@@ -18,6 +18,7 @@ use zhaul_service::{
 use crate::accept::{Acceptor, Door, Mailbox, accept_loop};
 use crate::config::Config;
 use crate::site::{Site, SiteError};
+use crate::storage;
 use crate::worker::Worker;
 
 /// Descriptors kept free for everything that is neither a connection nor a cached file.
@@ -223,6 +224,7 @@ impl Server {
             .iter_mut()
             .filter_map(|l| l.path.take())
             .collect();
+        storage::watch(&self.site)?;
         let (writer, log) = self.log.take().unzip();
         let drain_timeout = self.site.config.limits.drain_timeout;
         let handle = Handle {

@@ -7,8 +7,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
-use zhaul::cold::ColdPool;
-
 use crate::config::Config;
 use crate::head::field;
 use crate::mime::{MimeError, MimeTypes};
@@ -16,14 +14,9 @@ use crate::request::{self, RequestHead};
 use crate::root::Root;
 use crate::rules::{CacheRules, Cors, CorsConfig, ExtraHeaders, RuleError};
 use crate::server::ServeError;
+use crate::storage::Storage;
 use crate::stream::Stream;
 use crate::validators::{Validators, format_date};
-
-/// Threads that may wait for a disk at once. More would not make one disk faster; fewer would
-/// leave a striped one idle.
-const COLD_THREADS: usize = 16;
-/// Jobs that may wait for such a thread; beyond it their connections wait for room.
-const COLD_QUEUE: usize = 1024;
 
 /// Why a configuration is not usable.
 #[derive(Debug, thiserror::Error)]
@@ -74,7 +67,7 @@ pub(crate) struct Site {
     pub(crate) config: Config,
     pub(crate) root: Root,
     pub(crate) request_limits: request::Limits,
-    pub(crate) cold: Arc<ColdPool>,
+    pub(crate) storage: Arc<Storage>,
     /// Bytes of listings that wait for their clients.
     pub(crate) page_bytes: AtomicUsize,
     mime: MimeTypes,
@@ -117,18 +110,18 @@ impl Site {
             head_bytes: config.limits.header_bytes,
             headers: config.limits.header_count,
         };
-        let root = open_root(&config)?;
+        let storage = Storage::new(config.limits.storage_timeout);
+        let root = open_root(&config, &storage)?;
         let mut always = extra.block().to_vec();
         always.extend_from_slice(&cors.static_block());
         if cors.varies_by_origin() {
             field(&mut always, "Vary", b"Origin");
         }
-        let cold = ColdPool::new(COLD_THREADS, COLD_QUEUE);
         Ok(Self {
             config,
             root,
             request_limits,
-            cold,
+            storage,
             page_bytes: AtomicUsize::new(0),
             mime,
             cache_rules,
@@ -199,7 +192,7 @@ impl Site {
     }
 }
 
-fn open_root(config: &Config) -> Result<Root, ServeError> {
+fn open_root(config: &Config, storage: &Arc<Storage>) -> Result<Root, ServeError> {
     let failed = |why: io::Error| {
         let remedy = match why.kind() {
             io::ErrorKind::NotFound => "create it, or name a directory that exists",
@@ -213,7 +206,8 @@ fn open_root(config: &Config) -> Result<Root, ServeError> {
             remedy,
         }
     };
-    let root = Root::open_root(&config.root, config.symlinks).map_err(failed)?;
+    let root =
+        Root::open_root(&config.root, config.symlinks, Arc::clone(storage)).map_err(failed)?;
     root.check_confinement().map_err(|errno| ServeError::Root {
         path: config.root.clone(),
         why: errno.into(),

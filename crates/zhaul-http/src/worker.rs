@@ -12,6 +12,7 @@
 //! enforces them.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use crate::cache::{Cache, Weight};
 use crate::clock::Clock;
 use crate::connection::{Connection, Overdue, Phase};
 use crate::entry::FileSet;
+use crate::loading::Loading;
 use crate::reactor::Reactor;
 use crate::record::Lines;
 use crate::server::Stop;
@@ -57,6 +59,8 @@ pub(crate) struct Worker {
     pub(crate) clock: Clock,
     /// Which parts of files were found in the page cache lately.
     pub(crate) residency: zhaul::residency::Memo,
+    /// Look-ups under way on file systems that may not answer.
+    pub(crate) loading: RefCell<HashMap<Box<[u8]>, Loading>>,
     /// Room for the key of a look-up.
     pub(crate) key: RefCell<Vec<u8>>,
     pub(crate) log: Option<LogSender>,
@@ -95,6 +99,7 @@ impl Worker {
             cache: RefCell::new(Cache::new(cached_files, cached_bytes)),
             clock: Clock::new(),
             residency: zhaul::residency::Memo::new(),
+            loading: RefCell::default(),
             key: RefCell::default(),
             site,
             log,
@@ -238,12 +243,12 @@ impl Worker {
     fn sweep(self: &Rc<Self>) {
         let now_ms = Clock::now_ms();
         let limits = &self.site.config.limits;
-        self.end_all(|connection| connection.overdue(now_ms, limits, limits.send_window));
+        let storage = self.site.storage.limit();
+        self.end_all(|connection| connection.overdue(now_ms, limits, limits.send_window, storage));
         if self.is_draining() {
             self.close_idle();
         }
         self.reactor.end_rest();
-        self.site.root.refresh();
         self.cache.borrow_mut().sweep(self.clock.second());
         self.flush_log();
     }
@@ -262,7 +267,15 @@ impl Worker {
         let mut over = Vec::new();
         for (key, connection) in self.connections.borrow().iter() {
             let Some(why) = why(connection) else { continue };
-            if why == Overdue::Slow {
+            if why == Overdue::Starved {
+                let peer = connection.peer;
+                self.error_report(|| {
+                    format!(
+                        "the answer to {peer} is cut short: its file system did not answer in time"
+                    )
+                });
+            }
+            if matches!(why, Overdue::Slow | Overdue::Starved) {
                 connection.stream.abort_queued();
             }
             match &*connection.task.borrow() {
@@ -276,7 +289,7 @@ impl Worker {
                     let answer = self.too_late(&connection);
                     self.go_on(key, &connection, Event::Next(answer));
                 }
-                Overdue::Quiet | Overdue::Slow => self.end(key),
+                Overdue::Quiet | Overdue::Slow | Overdue::Starved => self.end(key),
             }
         }
     }

@@ -48,7 +48,8 @@ struct State {
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// A job under way; awaiting it gives its result. Dropping it does not stop the job.
+/// A job under way; awaiting it gives its result. Dropping it does not stop the job, but one that has
+/// not begun is then not begun.
 #[derive(Debug)]
 pub struct Running<T> {
     result: oneshot::Receiver<std::thread::Result<T>>,
@@ -109,6 +110,12 @@ impl ColdPool {
         Some(self.start(Some(room), job))
     }
 
+    /// Queues a job whose result nobody waits for, without regard to the bound on the queue: for what
+    /// has to be done in any case, such as closing a file.
+    pub fn detach(&self, job: impl FnOnce() + Send + 'static) {
+        self.push(Box::new(job));
+    }
+
     /// Threads that exist now.
     pub fn threads(&self) -> usize {
         self.state.lock().threads
@@ -123,7 +130,10 @@ impl ColdPool {
         self.push(Box::new(move || {
             // The room is in the queue, and this job left it.
             drop(room);
-            // Whoever waited may be gone.
+            if sender.is_closed() {
+                return;
+            }
+            // Whoever waited may be gone meanwhile.
             let _ = sender.send(catch_unwind(AssertUnwindSafe(job)));
         }));
         Running { result }

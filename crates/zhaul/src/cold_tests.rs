@@ -73,13 +73,38 @@ async fn a_result_that_panics_when_dropped_spares_the_thread() {
     }
     let pool = ColdPool::new(1, 4);
     let (release, wait) = mpsc::channel::<()>();
+    let (begins, begun) = mpsc::channel::<()>();
     let unwanted = pool.submit(move || {
+        begins.send(()).unwrap();
         let _ = wait.recv();
         Bomb
     });
-    drop(unwanted.await);
+    let unwanted = unwanted.await;
+    begun.recv().unwrap();
+    drop(unwanted);
     release.send(()).unwrap();
     let next = tokio::time::timeout(Duration::from_secs(5), pool.run(|| 7));
     assert_eq!(next.await, Ok(7), "the thread lives");
     assert_eq!(pool.threads(), 1);
+}
+
+#[tokio::test]
+async fn a_job_that_nobody_waits_for_any_more_is_not_begun() {
+    let pool = ColdPool::new(1, 4);
+    let (release, wait) = mpsc::channel::<()>();
+    let first = pool.submit(move || drop(wait.recv())).await;
+    let ran = Arc::new(AtomicUsize::new(0));
+    let count = |by: usize| {
+        let ran = Arc::clone(&ran);
+        move || {
+            ran.fetch_add(by, Ordering::SeqCst);
+        }
+    };
+    drop(pool.submit(count(1)).await);
+    // What has to be done is done all the same, however long the queue is.
+    (0..10).for_each(|_| pool.detach(count(100)));
+    release.send(()).unwrap();
+    first.join().await;
+    pool.run(|| ()).await;
+    assert_eq!(ran.load(Ordering::SeqCst), 1000);
 }

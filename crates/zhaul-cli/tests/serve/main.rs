@@ -4,8 +4,8 @@
 //! One binary, because each integration test file is a link step of its own. The modules follow the
 //! promises: what is spoken ([`protocol`], [`refusals`], [`bodies`]), what is sent ([`conditional`],
 //! [`ranges`], [`codings`], [`directories`], [`fields`]), what is never sent ([`confinement`],
-//! [`freshness`], [`changing`]), what clients may take ([`limits`], [`exhaustion`], [`soak`]), and
-//! what is told to the operator ([`access_log`], [`shutdown`], [`startup`]).
+//! [`freshness`], [`changing`]), what clients may take ([`limits`], [`exhaustion`], [`soak`]), what is
+//! waited for and by whom ([`promptness`], [`remote`], [`write_lease`]), and what is told to the operator ([`access_log`], [`shutdown`], [`startup`]).
 //!
 //! Each test has a directory and a server of its own, on a port that the kernel chose, so that all
 //! run in parallel. A test that lacks what it needs prints `SKIP name: reason`.
@@ -37,6 +37,7 @@ mod promptness;
 mod protocol;
 mod ranges;
 mod refusals;
+mod remote;
 mod shutdown;
 mod soak;
 mod startup;

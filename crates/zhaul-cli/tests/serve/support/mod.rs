@@ -3,6 +3,7 @@
 
 pub(crate) mod client;
 pub(crate) mod files;
+pub(crate) mod fuse;
 pub(crate) mod http;
 pub(crate) mod process;
 pub(crate) mod server;

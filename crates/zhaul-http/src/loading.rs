@@ -1,0 +1,142 @@
+//! Looking a path up where it may be waited for.
+//!
+//! On a file system that may not answer, a worker's requests for one path share one look-up, as far as
+//! its result is fresh enough for them: what is stuck is then one thread for each path, not for each
+//! request.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::clock::Clock;
+use crate::entry::{Found, load};
+use crate::lookup::{Lookup, write_key};
+use crate::root::{Miss, Walk};
+use crate::storage::{FileSystem, TimedOut};
+use crate::worker::Worker;
+
+/// How long somebody who holds a lease on a file is waited for, in pieces: half a second in all. No
+/// thread waits meanwhile.
+const LEASE_PAUSES_MS: [u64; 12] = [1, 1, 2, 4, 8, 16, 32, 64, 92, 92, 92, 92];
+
+type Answer = Result<Lookup, Miss>;
+
+/// A look-up under way that others may wait for.
+#[derive(Debug)]
+pub(crate) struct Loading {
+    began_ms: u64,
+    answer: watch::Receiver<Option<Answer>>,
+}
+
+/// What a thread found out.
+enum Outcome {
+    /// What was known holds, as of then.
+    Holds(u64),
+    Found(Found),
+}
+
+impl Worker {
+    /// Looks a path up on a thread that may wait for its file system, and keeps what is found.
+    pub(crate) async fn load(self: &Rc<Self>, path: &[u8], is_dir: bool) -> Answer {
+        let (file_system, is_remote) = self.site.root.file_system_of(path);
+        if !is_remote {
+            return self.load_from(&file_system, path, is_dir).await;
+        }
+        let mut key = Vec::with_capacity(path.len() + 1);
+        write_key(path, is_dir, &mut key);
+        let now_ms = Clock::now_ms();
+        let oldest_ms =
+            u128::from(now_ms).saturating_sub(self.site.config.remote_freshness.as_millis());
+        let known = self.loading.borrow().get(&key[..]).and_then(|loading| {
+            (u128::from(loading.began_ms) >= oldest_ms).then(|| loading.answer.clone())
+        });
+        let mut answer =
+            known.unwrap_or_else(|| self.begin_to_load(file_system, path, is_dir, key));
+        match answer.wait_for(Option::is_some).await.as_deref() {
+            Ok(Some(answer)) => answer.clone(),
+            // A defect ended the look-up.
+            Ok(None) | Err(_) => Err(Miss::TimedOut),
+        }
+    }
+
+    fn begin_to_load(
+        self: &Rc<Self>,
+        file_system: Arc<FileSystem>,
+        path: &[u8],
+        is_dir: bool,
+        key: Vec<u8>,
+    ) -> watch::Receiver<Option<Answer>> {
+        let (sender, answer) = watch::channel(None);
+        let loading = Loading {
+            began_ms: Clock::now_ms(),
+            answer: answer.clone(),
+        };
+        self.loading
+            .borrow_mut()
+            .insert(key.clone().into(), loading);
+        let worker = Rc::clone(self);
+        let path = path.to_vec();
+        // A task of its own: whoever asked first may leave.
+        tokio::task::spawn_local(async move {
+            let found = worker.load_from(&file_system, &path, is_dir).await;
+            let mut loading = worker.loading.borrow_mut();
+            let ours = loading.get(&key[..]);
+            if ours.is_some_and(|ours| ours.answer.same_channel(&sender.subscribe())) {
+                loading.remove(&key[..]);
+            }
+            drop(loading);
+            sender.send_replace(Some(found));
+        });
+        answer
+    }
+
+    async fn load_from(&self, file_system: &Arc<FileSystem>, path: &[u8], is_dir: bool) -> Answer {
+        let mut pauses = LEASE_PAUSES_MS.into_iter();
+        loop {
+            let found = self.load_once(file_system, path, is_dir).await;
+            match (found, pauses.next()) {
+                (Err(Miss::Leased), Some(pause)) => {
+                    tokio::time::sleep(Duration::from_millis(pause)).await;
+                }
+                (found, _) => return found,
+            }
+        }
+    }
+
+    async fn load_once(&self, file_system: &FileSystem, path: &[u8], is_dir: bool) -> Answer {
+        let mut key = Vec::with_capacity(path.len() + 1);
+        write_key(path, is_dir, &mut key);
+        let known = self.cache.borrow().get(&key, self.clock.second()).cloned();
+        let known = known.filter(|slot| slot.value.is_remote());
+        let watches = known
+            .as_ref()
+            .map_or(Vec::new(), |slot| slot.value.watches());
+        let site = Arc::clone(&self.site);
+        let asked = path.to_vec();
+        let job = move || {
+            let now_ms = Clock::now_ms();
+            let holds = !watches.is_empty()
+                && watches
+                    .iter()
+                    .all(|watch| watch.holds(&site.root, Walk::Full));
+            if holds {
+                return Ok(Outcome::Holds(now_ms));
+            }
+            load(&site, &asked, is_dir, Walk::Full).map(Outcome::Found)
+        };
+        match self.site.storage.run(&file_system.look_ups, job).await {
+            Err(TimedOut) => Err(Miss::TimedOut),
+            Ok(Err(miss)) => Err(miss),
+            Ok(Ok(Outcome::Found(found))) => Ok(self.keep(path, is_dir, found)),
+            Ok(Ok(Outcome::Holds(now_ms))) => match known {
+                Some(slot) => {
+                    slot.value.renew(now_ms);
+                    Ok(Lookup::File(slot))
+                }
+                None => Err(Miss::NotFound),
+            },
+        }
+    }
+}

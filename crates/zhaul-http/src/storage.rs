@@ -1,0 +1,198 @@
+//! Who waits for storage: threads for each file system and kind of work, and what is mounted where.
+//!
+//! A file system that does not answer keeps the threads busy that wait for it. So each has its own, and
+//! so has each kind of work on it: what is stuck on a dead mount keeps nobody from a cold file on
+//! another one, and a large listing keeps nobody from looking a name up. Work that is not done within
+//! the time limit is given up; what has begun cannot be taken back, and keeps its thread.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use zhaul::cold::ColdPool;
+
+use crate::mounts::{Device, MountTable};
+use crate::site::Site;
+
+/// Threads that may look names up, or read, on one file system at once. More would not make one disk
+/// faster; fewer would leave a striped one idle.
+const THREADS: usize = 16;
+/// Jobs that may wait for such a thread; beyond it their connections wait for room.
+const QUEUE: usize = 1024;
+/// Threads that may read directories of one file system and render them, which is work for a CPU, too.
+const LISTING_THREADS: usize = 2;
+const LISTING_QUEUE: usize = 64;
+/// How often the root's path is looked at. A change of mounts is seen at once.
+const LOOK: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 500_000_000,
+};
+const MOUNTS: &str = "/proc/self/mountinfo";
+
+/// The threads that wait for one file system.
+#[derive(Debug)]
+pub(crate) struct FileSystem {
+    pub(crate) look_ups: Arc<ColdPool>,
+    pub(crate) reads: Arc<ColdPool>,
+    pub(crate) listings: Arc<ColdPool>,
+    pub(crate) closing: Arc<ColdPool>,
+}
+
+impl FileSystem {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            look_ups: ColdPool::new(THREADS, QUEUE),
+            reads: ColdPool::new(THREADS, QUEUE),
+            listings: ColdPool::new(LISTING_THREADS, LISTING_QUEUE),
+            closing: ColdPool::new(1, 1),
+        })
+    }
+}
+
+/// It did not come to its end within the time limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TimedOut;
+
+/// All file systems.
+#[derive(Debug)]
+pub(crate) struct Storage {
+    mounts: ArcSwap<MountTable>,
+    file_systems: Mutex<HashMap<Option<Device>, Arc<FileSystem>>>,
+    limit: Option<Duration>,
+}
+
+impl Storage {
+    /// `limit` is how long work may take; zero means for ever.
+    pub(crate) fn new(limit: Duration) -> Arc<Self> {
+        let storage = Self {
+            mounts: ArcSwap::default(),
+            file_systems: Mutex::default(),
+            limit: (!limit.is_zero()).then_some(limit),
+        };
+        storage.read_mounts();
+        if storage.mounts().is_empty() {
+            tracing::warn!(
+                "cannot read {MOUNTS}: every file system is taken for a local one (mount /proc)"
+            );
+        }
+        Arc::new(storage)
+    }
+
+    pub(crate) fn mounts(&self) -> Arc<MountTable> {
+        self.mounts.load_full()
+    }
+
+    /// What a mount belongs to, and whether a walk to it from the mount `from` may be kept waiting.
+    pub(crate) fn of_mount(&self, id: u64, from: u64) -> (Arc<FileSystem>, bool) {
+        let mut mounts = self.mounts.load();
+        if mounts.device(id).is_none() && !mounts.is_empty() {
+            // Mounted just now.
+            self.read_mounts();
+            mounts = self.mounts.load();
+        }
+        let is_remote = !mounts.is_empty() && mounts.is_remote(id, from);
+        (self.file_system(mounts.device(id)), is_remote)
+    }
+
+    /// What a path seems to lead to, links aside.
+    pub(crate) fn of_path(&self, path: &[u8]) -> (Arc<FileSystem>, bool) {
+        match self.mounts.load().at(path) {
+            Some((device, is_remote)) => (self.file_system(Some(device)), is_remote),
+            None => (self.file_system(None), false),
+        }
+    }
+
+    fn file_system(&self, device: Option<Device>) -> Arc<FileSystem> {
+        let mut known = self
+            .file_systems
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(known.entry(device).or_insert_with(FileSystem::new))
+    }
+
+    /// Has a job done by a pool, within the time limit.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        pool: &ColdPool,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, TimedOut> {
+        self.within_limit(pool.run(job)).await
+    }
+
+    /// Waits for work that a pool does, for as long as the limit says.
+    pub(crate) async fn within_limit<T>(
+        &self,
+        work: impl Future<Output = T>,
+    ) -> Result<T, TimedOut> {
+        match self.limit {
+            None => Ok(work.await),
+            Some(limit) => tokio::time::timeout(limit, work)
+                .await
+                .map_err(|_| TimedOut),
+        }
+    }
+
+    pub(crate) fn limit(&self) -> Option<Duration> {
+        self.limit
+    }
+
+    fn read_mounts(&self) {
+        let table = std::fs::read(MOUNTS).map(|text| MountTable::parse(&text));
+        let table = table.unwrap_or_default();
+        let devices: std::collections::HashSet<_> = table.devices().collect();
+        // Threads that still wait for what is gone end with it.
+        self.file_systems
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|device, _| device.is_none_or(|device| devices.contains(&device)));
+        self.mounts.store(Arc::new(table));
+    }
+}
+
+/// Follows, on a thread of its own, what is mounted and where the root's path leads, until the site is
+/// gone.
+pub(crate) fn watch(site: &Arc<Site>) -> std::io::Result<()> {
+    let site = Arc::downgrade(site);
+    std::thread::Builder::new()
+        .name("zhaul-mounts".to_owned())
+        .spawn(move || watch_while_there(&site))?;
+    Ok(())
+}
+
+fn watch_while_there(site: &Weak<Site>) {
+    let mounts = File::open(Path::new(MOUNTS)).ok();
+    let looking = Arc::new(AtomicBool::new(false));
+    loop {
+        let mut changed = false;
+        match &mounts {
+            Some(file) => {
+                let mut asked = [PollFd::new(file, PollFlags::PRI)];
+                changed = matches!(poll(&mut asked, Some(&LOOK)), Ok(1..));
+            }
+            None => std::thread::sleep(Duration::from_millis(500)),
+        }
+        let Some(site) = site.upgrade() else { return };
+        if changed {
+            site.storage.read_mounts();
+            site.root.classify();
+        }
+        if !site.storage.mounts().has_remote() {
+            site.root.refresh();
+            continue;
+        }
+        // The path may lead to what does not answer, and this thread has more to do.
+        if !looking.swap(true, Ordering::Relaxed) {
+            let looking = Arc::clone(&looking);
+            let pool = Arc::clone(&site.root.file_system().look_ups);
+            pool.detach(move || {
+                site.root.refresh();
+                looking.store(false, Ordering::Relaxed);
+            });
+        }
+    }
+}
