@@ -28,9 +28,10 @@ const QUEUE: usize = 1024;
 const LISTING_THREADS: usize = 2;
 const LISTING_QUEUE: usize = 64;
 /// How often the root's path is looked at. A change of mounts is seen at once.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 const LOOK: Timespec = Timespec {
     tv_sec: 0,
-    tv_nsec: 500_000_000,
+    tv_nsec: LOOK_EVERY.subsec_nanos() as i64,
 };
 const MOUNTS: &str = "/proc/self/mountinfo";
 
@@ -168,14 +169,18 @@ fn watch_while_there(site: &Weak<Site>) {
     let mounts = File::open(Path::new(MOUNTS)).ok();
     let looking = Arc::new(AtomicBool::new(false));
     loop {
-        let mut changed = false;
-        match &mounts {
-            Some(file) => {
-                let mut asked = [PollFd::new(file, PollFlags::PRI)];
-                changed = matches!(poll(&mut asked, Some(&LOOK)), Ok(1..));
+        let waited = mounts.as_ref().map(|mounts| {
+            let mut asked = [PollFd::new(mounts, PollFlags::PRI)];
+            poll(&mut asked, Some(&LOOK))
+        });
+        let changed = match waited {
+            Some(Ok(ready)) => ready > 0,
+            // With the limit on open files at nothing, poll(2) refuses even one.
+            Some(Err(_)) | None => {
+                std::thread::sleep(LOOK_EVERY);
+                false
             }
-            None => std::thread::sleep(Duration::from_millis(500)),
-        }
+        };
         let Some(site) = site.upgrade() else { return };
         if changed {
             site.storage.read_mounts();

@@ -192,6 +192,16 @@ fn listings_for_slow_clients_take_bounded_memory() {
     let bound = 4 * MOST as u64;
     assert!(grown < bound, "{grown} bytes more for {listed} listings");
     server.wait_for_warning(&["WARN", "listings"]);
+    // The pages are smaller than what was reserved for each.
+    while clients.len() < 2 * CLIENTS {
+        let mut client = Client::tcp_with_little_room(server.address());
+        client.ask("GET", "/", &[]);
+        let full = client.head_of_answer().status == 503;
+        clients.push(client);
+        if full {
+            break;
+        }
+    }
     // A refusal has no body either where none was asked for.
     let mut client = server.connect();
     client.request("HEAD", "/", &[]).assert_status(503);
