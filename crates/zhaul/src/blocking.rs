@@ -77,7 +77,12 @@ pub(crate) fn drive(
                 drive.wait_for([None; 2], Some(after));
             }
             Step::AwaitRelease => drive.await_release(),
-            Step::Done(outcome) => return outcome,
+            Step::Done(outcome) => {
+                if let Some(progress) = drive.control.progress {
+                    drive.published.publish_end(&drive.transfer, progress);
+                }
+                return outcome;
+            }
             // A thread of its own has nobody to yield to.
             Step::Yield => {}
         }

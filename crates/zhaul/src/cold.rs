@@ -183,8 +183,13 @@ impl<T> Running<T> {
     ///
     /// # Panics
     /// If the job panicked, with its panic.
-    pub async fn join(self) -> T {
-        match self.result.await {
+    pub async fn join(mut self) -> T {
+        self.result().await
+    }
+
+    /// The same for who may stop waiting and begin again, until there was a result.
+    pub(crate) async fn result(&mut self) -> T {
+        match (&mut self.result).await {
             Ok(Ok(value)) => value,
             Ok(Err(panic)) => resume_unwind(panic),
             Err(_) => unreachable!("a queued job runs and sends its result"),

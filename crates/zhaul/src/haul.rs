@@ -2,6 +2,8 @@
 
 mod position;
 #[cfg(feature = "tokio")]
+mod running;
+#[cfg(feature = "tokio")]
 mod task;
 
 use std::num::NonZeroU64;
@@ -27,6 +29,8 @@ use crate::progress::Progress;
 #[cfg(feature = "tokio")]
 use crate::residency::Memo;
 use position::Position;
+#[cfg(feature = "tokio")]
+pub use running::Running;
 
 /// A transfer to be made; see [`transfer`].
 ///

@@ -26,10 +26,11 @@ mod watch;
 
 pub use acknowledged::acknowledged;
 pub use ahead::{is_resident, warm};
-pub(crate) use drive::{Control, drive};
+pub(crate) use drive::{AtDrop, Control, Drive, Goal, Held};
 pub use readiness::{Attached, Readiness, SharedFd};
+pub use crate::haul::Running;
 pub use shared_file::SharedFile;
 
 pub(crate) use ahead::{Ahead, Kept, MAX_READ_BYTES};
-pub(crate) use files::drive_files;
+pub(crate) use files::{HeldCopy, drive_files};
 pub(crate) use watch::Watch;

@@ -51,6 +51,18 @@ impl Transfer {
         }
     }
 
+    /// Bytes that were taken from the source and that the sink has not taken yet: in the pipe or
+    /// buffer between.
+    pub const fn in_transit(&self) -> u64 {
+        self.ledger.in_transit()
+    }
+
+    /// Those of them that would be lost if nobody delivered them: none of a file, which can be read
+    /// again.
+    pub const fn stranded(&self) -> u64 {
+        self.ledger.stranded()
+    }
+
     /// When to give up, on the driver's clock.
     pub const fn deadline(&self) -> Option<Duration> {
         self.deadline

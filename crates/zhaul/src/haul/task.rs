@@ -5,16 +5,47 @@ use std::os::fd::BorrowedFd;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 
-use zhaul_core::{Operation, Refusal, SinkKind, SourceKind, Summary, TransferError};
+use tokio::time::Instant;
 
-use super::{Haul, Prepared};
+use zhaul_core::{
+    Operation, Refusal, SinkKind, SourceKind, Summary, Transfer, TransferError, Version,
+};
+
+use super::{Haul, Prepared, Running};
 use crate::cold::ColdPool;
 use crate::endpoint;
 use crate::errno::errno_of;
 use crate::handle::Handle;
 use crate::progress::Progress;
 use crate::residency::Memo;
-use crate::tokio::{Ahead, Control, Kept, MAX_READ_BYTES, Readiness, drive, drive_files};
+use crate::tokio::{
+    Ahead, AtDrop, Control, Drive, Goal, Held, HeldCopy, Kept, MAX_READ_BYTES, Readiness,
+    drive_files,
+};
+
+/// A transfer under way.
+pub(super) enum Begun {
+    /// On the task that drives it.
+    OnTask { held: Box<Held>, disk: Option<Disk> },
+    /// By threads that may wait.
+    Files(Box<HeldCopy>),
+}
+
+impl Begun {
+    pub(super) const fn transfer(&self) -> &Transfer {
+        match self {
+            Self::OnTask { held, .. } => held.transfer(),
+            Self::Files(held) => held.transfer(),
+        }
+    }
+}
+
+/// A source whose pages may have to be read first.
+#[derive(Clone, Copy)]
+pub(super) struct Disk {
+    version: Option<Version>,
+    end: Option<u64>,
+}
 
 /// What transfers on tokio need besides.
 impl<'a, S, K> Haul<'a, S, K> {
@@ -32,7 +63,7 @@ impl<'a, S, K> Haul<'a, S, K> {
     }
 }
 
-impl<S: Readiness, K: Readiness> Haul<'_, S, K> {
+impl<'a, S: Readiness, K: Readiness> Haul<'a, S, K> {
     /// Makes the transfer on this task; see [`crate::tokio`]. Awaiting the builder does the same.
     ///
     /// Cold pages of a file are read by a pool. From file to file every call is made there, since
@@ -40,15 +71,32 @@ impl<S: Readiness, K: Readiness> Haul<'_, S, K> {
     /// a thread is making at that moment may still write what it was asked to: at most
     /// [`Haul::chunk_bytes`], capped at 16 MiB.
     ///
+    /// Between two streams, dropping the future (as `tokio::time::timeout` does) loses what is on its
+    /// way unless the sink takes it at that moment; [`Progress::stranded`] counts it. To interrupt a
+    /// transfer and go on, [`start`](Self::start) it.
+    ///
     /// # Errors
     /// Why it stopped, and how many bytes were moved before.
     pub async fn run_async(mut self) -> Result<Summary, TransferError> {
-        // No more than is made resident at once.
-        self.ask.chunk_bytes = self.ask.chunk_bytes.min(MAX_READ_BYTES);
+        self.limit_chunks();
         if self.from_position {
             return Box::pin(self.run_from_position()).await;
         }
         self.perform(self.progress.as_deref()).await
+    }
+
+    /// Begins a transfer that can be interrupted and driven on without losing what is on its way.
+    ///
+    /// # Errors
+    /// As [`run_async`](Self::run_async), before anything was moved.
+    pub async fn start(mut self) -> Result<Running<'a, S, K>, TransferError> {
+        self.limit_chunks();
+        Running::new(self)
+    }
+
+    /// No more than is made resident at once.
+    fn limit_chunks(&mut self) {
+        self.ask.chunk_bytes = self.ask.chunk_bytes.min(MAX_READ_BYTES);
     }
 
     async fn run_from_position(&self) -> Result<Summary, TransferError> {
@@ -62,31 +110,45 @@ impl<S: Readiness, K: Readiness> Haul<'_, S, K> {
         if self.source.is_file() && self.sink.is_file() {
             return Box::pin(self.run_files(progress)).await;
         }
-        // Nothing of what is prepared here is part of every connection's task.
-        {
-            let prepared = self.prepare(self.source.fd(), self.sink.fd())?;
-            self.ready_ends(&prepared).map_err(TransferError::refused)?;
-            let source = &prepared.source;
-            let reads_disk = matches!(source.kind, SourceKind::Regular | SourceKind::Block);
-            let ahead = reads_disk.then(|| {
-                Ahead::new(
-                    Kept::new(&self.source),
-                    source.version,
-                    self.residency.as_deref().unwrap_or_else(|| memo()),
-                    self.cold.as_ref().unwrap_or_else(|| ColdPool::shared()),
-                    self.ask.chunk_bytes,
-                    prepared.transfer.source_end(),
-                )
-            });
-            let (transfer, hands) = (prepared.transfer, prepared.hands);
-            let control = self.control(progress);
-            drive(&self.source, &self.sink, transfer, hands, ahead, control)
-        }
-        .await
+        let (mut held, disk) = self.hold()?;
+        let control = self.control(progress, self.began());
+        let (ends, ahead) = ((&self.source, &self.sink), self.ahead(disk));
+        let drive = Drive::new(ends, &mut held, ahead, control, AtDrop::Flush);
+        ended(drive.run(Goal::End).await, || held.transfer().summary())
     }
 
     /// Every call is made by a thread that may wait.
     async fn run_files(&self, progress: Option<&Progress>) -> Result<Summary, TransferError> {
+        let mut held = self.hold_files()?;
+        let control = self.control(progress, self.began());
+        let outcome = drive_files(&mut held, self.copies(), control, Goal::End).await;
+        ended(outcome, || held.transfer().summary())
+    }
+
+    pub(super) fn begin(&self) -> Result<Begun, TransferError> {
+        if self.source.is_file() && self.sink.is_file() {
+            return self.hold_files().map(Box::new).map(Begun::Files);
+        }
+        let (held, disk) = self.hold()?;
+        let held = Box::new(held);
+        Ok(Begun::OnTask { held, disk })
+    }
+
+    fn hold(&self) -> Result<(Held, Option<Disk>), TransferError> {
+        let prepared = self.prepare(self.source.fd(), self.sink.fd())?;
+        self.ready_ends(&prepared).map_err(TransferError::refused)?;
+        let reads_disk = matches!(
+            prepared.source.kind,
+            SourceKind::Regular | SourceKind::Block
+        );
+        let disk = reads_disk.then(|| Disk {
+            version: prepared.source.version,
+            end: prepared.transfer.source_end(),
+        });
+        Ok((Held::new(prepared.transfer, prepared.hands), disk))
+    }
+
+    fn hold_files(&self) -> Result<HeldCopy, TransferError> {
         let prepared = self.prepare(self.source.fd(), self.sink.fd())?;
         self.ready_ends(&prepared).map_err(TransferError::refused)?;
         let duplicate = |fd: BorrowedFd<'_>, operation| {
@@ -96,27 +158,44 @@ impl<S: Readiness, K: Readiness> Haul<'_, S, K> {
         };
         let source = duplicate(self.source.fd(), Operation::ExamineSource)?;
         let sink = duplicate(self.sink.fd(), Operation::ExamineSink)?;
-        let copies = self.cold.as_ref().unwrap_or_else(|| ColdPool::copies());
-        let control = self.control(progress);
-        drive_files(
-            source,
-            sink,
-            prepared.transfer,
-            prepared.hands,
-            copies,
-            control,
-        )
-        .await
+        let (transfer, hands) = (prepared.transfer, prepared.hands);
+        Ok(HeldCopy::new(source, sink, transfer, hands))
     }
 
-    fn control<'b>(&'b self, progress: Option<&'b Progress>) -> Control<'b> {
+    /// For a source on a disk.
+    pub(super) fn ahead(&self, disk: Option<Disk>) -> Option<Ahead<'_, Kept<'_, S>>> {
+        let Disk { version, end } = disk?;
+        Some(Ahead::new(
+            Kept::new(&self.source),
+            version,
+            self.residency.as_deref().unwrap_or_else(|| memo()),
+            self.cold.as_ref().unwrap_or_else(|| ColdPool::shared()),
+            self.ask.chunk_bytes,
+            end,
+        ))
+    }
+
+    /// Who makes the calls of a copy from file to file.
+    pub(super) fn copies(&self) -> &ColdPool {
+        self.cold.as_ref().unwrap_or_else(|| ColdPool::copies())
+    }
+
+    pub(super) fn control<'b>(
+        &'b self,
+        progress: Option<&'b Progress>,
+        began: Option<Instant>,
+    ) -> Control<'b> {
         Control {
             lease: self.lease.as_deref(),
             cancel: self.cancel.as_ref(),
             progress,
-            began: self.keeps_time().then(tokio::time::Instant::now),
+            began,
             deadline: self.ask.deadline,
         }
+    }
+
+    pub(super) fn began(&self) -> Option<Instant> {
+        self.keeps_time().then(Instant::now)
     }
 
     /// A FIFO, a socket or a terminal opened as a file is not always ready: it would hold the
@@ -156,4 +235,12 @@ where
 fn memo() -> &'static Memo {
     static MEMO: OnceLock<Memo> = OnceLock::new();
     MEMO.get_or_init(Memo::new)
+}
+
+/// The outcome of a transfer that was driven to its end.
+fn ended(
+    outcome: Option<Result<Summary, TransferError>>,
+    summary: impl FnOnce() -> Summary,
+) -> Result<Summary, TransferError> {
+    outcome.unwrap_or_else(|| Ok(summary()))
 }

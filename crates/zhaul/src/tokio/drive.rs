@@ -112,82 +112,180 @@ pub(super) async fn unless_stopped<T>(
     Err(came)
 }
 
-/// One transfer on its way.
-pub(crate) struct Drive<'a, S, K, F> {
-    source: &'a S,
-    sink: &'a K,
+/// What a transfer holds between two of its steps, bytes in transit included. It may outlive the
+/// future that drives it, and be driven on.
+pub(crate) struct Held {
     watches: Watches,
     transfer: Transfer,
     hands: Hands,
-    ahead: Option<Ahead<'a, F>>,
-    control: Control<'a>,
     published: Published,
+    /// What was being waited for when a future was dropped.
+    waiting: Option<Step>,
 }
 
-/// Runs the transfer to its end.
-pub(crate) async fn drive<S: Readiness, K: Readiness, F: FileHandle>(
-    source: &S,
-    sink: &K,
-    transfer: Transfer,
-    hands: Hands,
-    ahead: Option<Ahead<'_, F>>,
-    control: Control<'_>,
-) -> Result<Summary, TransferError> {
-    let published = Published::default();
-    let mut drive = Drive {
-        source,
-        sink,
-        watches: Watches {
-            source: Watch::source(),
-            sink: Watch::sink(),
-        },
-        transfer,
-        hands,
-        ahead,
-        control,
-        published,
-    };
-    let mut stop = drive.control.stop();
-    loop {
-        drive.control.tick(&mut drive.transfer);
-        match drive.transfer.next() {
+impl Held {
+    pub(crate) fn new(transfer: Transfer, hands: Hands) -> Self {
+        Self {
+            watches: Watches {
+                source: Watch::source(),
+                sink: Watch::sink(),
+            },
+            transfer,
+            hands,
+            published: Published::default(),
+            waiting: None,
+        }
+    }
+
+    pub(crate) const fn transfer(&self) -> &Transfer {
+        &self.transfer
+    }
+
+    /// What to do next: go on waiting, or what the transfer says.
+    fn next(&mut self) -> Step {
+        let waiting = self.waiting.take();
+        match waiting.filter(|_| !self.transfer.is_stopping() && !self.transfer.is_over()) {
+            Some(step) => step,
+            None => self.transfer.next(),
+        }
+    }
+}
+
+/// How far a transfer is driven.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Goal {
+    End,
+    /// Nothing is in transit.
+    Delivered,
+}
+
+/// What becomes of bytes in transit when the future is dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AtDrop {
+    /// They stay where they are, for who drives on.
+    Keep,
+    /// The sink is offered them once. What it does not take is lost.
+    Flush,
+}
+
+/// One transfer on its way.
+pub(crate) struct Drive<'a, S: Readiness, K: Readiness, F: FileHandle> {
+    source: &'a S,
+    sink: &'a K,
+    held: &'a mut Held,
+    ahead: Option<Ahead<'a, F>>,
+    control: Control<'a>,
+    at_drop: AtDrop,
+}
+
+impl<'a, S: Readiness, K: Readiness, F: FileHandle> Drive<'a, S, K, F> {
+    pub(crate) const fn new(
+        (source, sink): (&'a S, &'a K),
+        held: &'a mut Held,
+        ahead: Option<Ahead<'a, F>>,
+        control: Control<'a>,
+        at_drop: AtDrop,
+    ) -> Self {
+        Self {
+            source,
+            sink,
+            held,
+            ahead,
+            control,
+            at_drop,
+        }
+    }
+
+    /// Drives the transfer to its end, whose outcome is returned, or until it has delivered what it
+    /// has taken.
+    pub(crate) async fn run(mut self, goal: Goal) -> Option<Result<Summary, TransferError>> {
+        let mut stop = self.control.stop();
+        while goal == Goal::End || self.held.transfer.in_transit() > 0 {
+            if let Some(outcome) = self.step(&mut stop).await {
+                return Some(outcome);
+            }
+        }
+        None
+    }
+
+    async fn step(
+        &mut self,
+        stop: &mut Option<StopFuture<'a>>,
+    ) -> Option<Result<Summary, TransferError>> {
+        self.control.tick(&mut self.held.transfer);
+        let step = self.held.next();
+        match step {
             Step::Submit(Op::Stat) => {
-                let version = endpoint::version(drive.source.fd());
-                drive.transfer.observed(version);
-                drive.publish();
+                let version = endpoint::version(self.source.fd());
+                self.held.transfer.observed(version);
+                self.publish();
             }
             Step::Submit(op) => {
-                if drive.stop_if_due() {
-                    continue;
+                if self.stop_if_due() {
+                    return None;
                 }
-                if drive.is_cold(&op) {
-                    let reading = unless_stopped(&mut stop, drive.make_ready(&op)).await;
-                    if drive.settle(Operation::Populate, reading).is_none() {
-                        continue;
-                    }
+                if self.is_cold(&op) {
+                    let reading = unless_stopped(stop, self.make_ready(&op)).await;
+                    self.settle(Operation::Populate, reading)?;
                 }
-                drive.submit(op);
+                self.submit(op);
             }
             Step::Wait(interest) => {
-                let ready = drive.watches.wait(source, sink, interest);
-                let ready = unless_stopped(&mut stop, ready).await;
-                drive.settle(Operation::Wait, ready);
+                self.held.waiting = Some(step);
+                let watches = &mut self.held.watches;
+                let ready = watches.wait(self.source, self.sink, interest);
+                let ready = unless_stopped(stop, ready).await;
+                self.settle(Operation::Wait, ready);
             }
             Step::Pause { until } => {
-                let until = drive.control.later(until);
-                let slept = unless_stopped(&mut stop, tokio::time::sleep_until(until)).await;
-                drive.settle(Operation::Wait, slept.map(Ok));
+                self.held.waiting = Some(step);
+                let until = self.control.later(until);
+                let slept = unless_stopped(stop, tokio::time::sleep_until(until)).await;
+                self.settle(Operation::Wait, slept.map(Ok));
             }
             Step::LookAgain { after } => {
-                let slept = unless_stopped(&mut stop, tokio::time::sleep(after)).await;
-                drive.settle(Operation::Wait, slept.map(Ok));
+                self.held.waiting = Some(step);
+                let slept = unless_stopped(stop, tokio::time::sleep(after)).await;
+                self.settle(Operation::Wait, slept.map(Ok));
             }
             Step::AwaitRelease => {
                 // Rare, and large: not part of the future.
-                Box::pin(drive.await_release()).await;
+                Box::pin(self.await_release()).await;
             }
             Step::Yield => tokio::task::yield_now().await,
-            Step::Done(outcome) => return outcome,
+            Step::Done(outcome) => {
+                if let Some(progress) = self.control.progress {
+                    let held = &mut *self.held;
+                    held.published.publish_end(&held.transfer, progress);
+                }
+                return Some(outcome);
+            }
+        }
+        None
+    }
+}
+
+impl<S: Readiness, K: Readiness, F: FileHandle> Drop for Drive<'_, S, K, F> {
+    fn drop(&mut self) {
+        let transfer = &mut self.held.transfer;
+        let is_done = transfer.is_over() || transfer.stranded() == 0;
+        if self.at_drop == AtDrop::Keep || is_done || std::thread::panicking() {
+            return;
+        }
+        transfer.stop(Stop::Cancelled);
+        loop {
+            match self.held.transfer.next() {
+                Step::Submit(Op::Stat) => {
+                    let version = endpoint::version(self.source.fd());
+                    self.held.transfer.observed(version);
+                }
+                Step::Submit(op) => self.submit(op),
+                _ => break,
+            }
+        }
+        if let Some(progress) = self.control.progress {
+            let held = &mut *self.held;
+            held.published.publish_end(&held.transfer, progress);
         }
     }
 }
@@ -195,12 +293,12 @@ pub(crate) async fn drive<S: Readiness, K: Readiness, F: FileHandle>(
 impl<S: Readiness, K: Readiness, F: FileHandle> Drive<'_, S, K, F> {
     /// True if a stop came and the submitted operation is not to be made now.
     fn stop_if_due(&mut self) -> bool {
-        if self.transfer.is_stopping() {
+        if self.held.transfer.is_stopping() {
             return false;
         }
         let stop = self.control.stop_now();
         if let Some(stop) = stop {
-            self.transfer.stop(stop);
+            self.held.transfer.stop(stop);
         }
         stop.is_some()
     }
@@ -211,10 +309,11 @@ impl<S: Readiness, K: Readiness, F: FileHandle> Drive<'_, S, K, F> {
         operation: Operation,
         waited: Result<Result<T, Errno>, Stop>,
     ) -> Option<T> {
+        self.held.waiting = None;
         match waited {
             Ok(Ok(value)) => return Some(value),
-            Ok(Err(errno)) => self.transfer.fail(operation, errno),
-            Err(stop) => self.transfer.stop(stop),
+            Ok(Err(errno)) => self.held.transfer.fail(operation, errno),
+            Err(stop) => self.held.transfer.stop(stop),
         }
         None
     }
@@ -227,7 +326,7 @@ impl<S: Readiness, K: Readiness, F: FileHandle> Drive<'_, S, K, F> {
             ..self.control
         }
         .stop();
-        let patience = Patience::new(lease, self.transfer.has_failed());
+        let patience = Patience::new(lease, self.held.transfer.has_failed());
         let sink = self.sink.fd();
         let waited = async {
             tokio::select! {
@@ -236,10 +335,10 @@ impl<S: Readiness, K: Readiness, F: FileHandle> Drive<'_, S, K, F> {
             }
         };
         match unless_stopped(&mut stop, waited).await {
-            Ok(Some(Ok(()))) => self.transfer.released(),
-            Ok(Some(Err(errno))) => self.transfer.fail(Operation::Wait, errno),
-            Ok(None) => self.transfer.stop(Stop::LeaseBroken),
-            Err(stop) => self.transfer.stop(stop),
+            Ok(Some(Ok(()))) => self.held.transfer.released(),
+            Ok(Some(Err(errno))) => self.held.transfer.fail(Operation::Wait, errno),
+            Ok(None) => self.held.transfer.stop(Stop::LeaseBroken),
+            Err(stop) => self.held.transfer.stop(stop),
         }
     }
 
@@ -258,20 +357,20 @@ impl<S: Readiness, K: Readiness, F: FileHandle> Drive<'_, S, K, F> {
     }
 
     fn submit(&mut self, op: Op) {
-        if !self.hands.hold_pipe_for(&op) {
-            self.transfer.no_pipe();
+        if !self.held.hands.hold_pipe_for(&op) {
+            self.held.transfer.no_pipe();
             return self.publish();
         }
         let result = self.call(&op);
-        self.transfer.complete(op, result);
-        self.hands.settle_pipe(self.transfer.pipe_bytes());
+        self.held.transfer.complete(op, result);
+        self.held.hands.settle_pipe(self.held.transfer.pipe_bytes());
         self.publish();
     }
 
     /// Makes the call under the eyes of the reactor of the end that it may have to wait for.
     fn call(&mut self, op: &Op) -> Result<usize, Errno> {
-        let (source, sink, watches) = (self.source, self.sink, &self.watches);
-        let hands = &mut self.hands;
+        let (source, sink) = (self.source, self.sink);
+        let (watches, hands) = (&self.held.watches, &mut self.held.hands);
         let mut call = || {
             hands
                 .execute(op, source.fd(), sink.fd())
@@ -287,7 +386,8 @@ impl<S: Readiness, K: Readiness, F: FileHandle> Drive<'_, S, K, F> {
 
     fn publish(&mut self) {
         if let Some(progress) = self.control.progress {
-            self.published.publish(&self.transfer, progress);
+            let held = &mut *self.held;
+            held.published.publish(&held.transfer, progress);
         }
     }
 }

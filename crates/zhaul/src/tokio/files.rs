@@ -2,124 +2,188 @@
 //!
 //! Readiness means nothing for files, and whether a *write* waits cannot be asked. The task keeps
 //! the transfer and only hands single calls over. Each call is handed over with a [`Turn`]: a stop,
-//! or dropping the task, takes back a call that still waits for a thread; one that a thread has
+//! or dropping the transfer, takes back a call that still waits for a thread; one that a thread has
 //! begun cannot be taken back.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
 use zhaul_core::{Errno, Op, Step, Summary, Transfer, TransferError};
 
-use super::drive::{Control, unless_stopped};
+use super::drive::{Control, Goal, unless_stopped};
 use super::readiness::BACK_OFF;
-use crate::cold::ColdPool;
+use crate::cold::{ColdPool, Running};
 use crate::endpoint;
 use crate::hands::Hands;
 use crate::progress::Published;
 
-pub(crate) async fn drive_files(
+/// What a copy holds between two of its steps. It may outlive the future that drives it.
+pub(crate) struct HeldCopy {
     source: Arc<OwnedFd>,
     sink: Arc<OwnedFd>,
     transfer: Transfer,
-    hands: Hands,
+    /// With the thread that makes a call while one does.
+    hands: Arc<Mutex<Hands>>,
+    making: Option<Making>,
+    published: Published,
+}
+
+/// A call that was handed over to a thread.
+struct Making {
+    turn: Turn,
+    job: Running<Option<Result<usize, Errno>>>,
+}
+
+impl HeldCopy {
+    pub(crate) fn new(
+        source: Arc<OwnedFd>,
+        sink: Arc<OwnedFd>,
+        transfer: Transfer,
+        hands: Hands,
+    ) -> Self {
+        Self {
+            source,
+            sink,
+            transfer,
+            hands: Arc::new(Mutex::new(hands)),
+            making: None,
+            published: Published::default(),
+        }
+    }
+
+    pub(crate) const fn transfer(&self) -> &Transfer {
+        &self.transfer
+    }
+}
+
+/// Drives the copy to its end, whose outcome is returned, or until it has delivered what it has
+/// taken. Dropping the future loses nothing.
+pub(crate) async fn drive_files(
+    held: &mut HeldCopy,
     cold: &ColdPool,
     control: Control<'_>,
-) -> Result<Summary, TransferError> {
+    goal: Goal,
+) -> Option<Result<Summary, TransferError>> {
     let mut copy = Copy {
-        source,
-        sink,
-        transfer,
-        hands: Some(hands),
+        held,
         cold,
         control,
-        published: Published::default(),
     };
-    loop {
-        copy.control.tick(&mut copy.transfer);
-        match copy.transfer.next() {
+    while goal == Goal::End || copy.held.making.is_some() || copy.held.transfer.in_transit() > 0 {
+        if copy.held.making.is_none() {
+            copy.control.tick(&mut copy.held.transfer);
+        }
+        match copy.held.transfer.next() {
             Step::Submit(op) => copy.submit(op).await,
             Step::Pause { until } => copy.sleep_until(copy.control.later(until)).await,
             Step::LookAgain { after } => copy.sleep_until(Instant::now() + after).await,
             // A file holds no references once the call returned.
-            Step::AwaitRelease => copy.transfer.released(),
+            Step::AwaitRelease => copy.held.transfer.released(),
             Step::Wait(_) => copy.sleep_until(Instant::now() + BACK_OFF).await,
             Step::Yield => tokio::task::yield_now().await,
-            Step::Done(outcome) => return outcome,
+            Step::Done(outcome) => {
+                if let Some(progress) = copy.control.progress {
+                    let held = &mut *copy.held;
+                    held.published.publish_end(&held.transfer, progress);
+                }
+                return Some(outcome);
+            }
         }
     }
+    None
 }
 
 struct Copy<'a> {
-    source: Arc<OwnedFd>,
-    sink: Arc<OwnedFd>,
-    transfer: Transfer,
-    /// Elsewhere while a thread makes a call, and lost if the call was taken back.
-    hands: Option<Hands>,
+    held: &'a mut HeldCopy,
     cold: &'a ColdPool,
     control: Control<'a>,
-    published: Published,
 }
 
 impl Copy<'_> {
     async fn submit(&mut self, op: Op) {
-        if let (false, Some(stop)) = (self.transfer.is_stopping(), self.control.stop_now()) {
-            return self.transfer.stop(stop);
+        let is_new = self.held.making.is_none();
+        if let (true, false, Some(stop)) = (
+            is_new,
+            self.held.transfer.is_stopping(),
+            self.control.stop_now(),
+        ) {
+            return self.held.transfer.stop(stop);
         }
         if op == Op::Stat {
-            let file = Arc::clone(&self.source);
+            let file = Arc::clone(&self.held.source);
             let version = self.cold.run(move || endpoint::version(&file)).await;
-            self.transfer.observed(version);
+            self.held.transfer.observed(version);
         } else {
             self.call(op).await;
         }
         if let Some(progress) = self.control.progress {
-            self.published.publish(&self.transfer, progress);
+            let held = &mut *self.held;
+            held.published.publish(&held.transfer, progress);
         }
     }
 
     async fn call(&mut self, op: Op) {
-        let Some(mut hands) = self.hands.take() else {
-            return self.transfer.fail(op.operation(), Errno::ECANCELED);
-        };
-        if !hands.hold_pipe_for(&op) {
-            self.hands = Some(hands);
-            return self.transfer.no_pipe();
-        }
-        let turn = Turn::waiting();
-        let mut stop = if self.transfer.is_stopping() {
+        let mut stop = if self.held.transfer.is_stopping() {
             None
         } else {
             self.control.stop()
         };
-        let (from, to) = (Arc::clone(&self.source), Arc::clone(&self.sink));
-        let entrance = turn.entrance();
-        let call = move || {
-            let result = entrance
-                .enter()
-                .then(|| hands.execute(&op, from.as_fd(), to.as_fd()));
-            (hands, result)
+        if self.held.making.is_none() {
+            if !lock(&self.held.hands).hold_pipe_for(&op) {
+                return self.held.transfer.no_pipe();
+            }
+            match unless_stopped(&mut stop, self.hand_over(op)).await {
+                Ok(making) => self.held.making = Some(making),
+                Err(stop) => return self.held.transfer.stop(stop),
+            }
+        }
+        // A future dropped here leaves the call to the next one.
+        let Some(making) = &mut self.held.making else {
+            return;
         };
-        let mut making = std::pin::pin!(self.cold.run(call));
-        let (hands, result) = match unless_stopped(&mut stop, making.as_mut()).await {
-            Ok(made) => made,
-            Err(stop) if turn.take_back() => return self.transfer.stop(stop),
+        let result = match unless_stopped(&mut stop, making.job.result()).await {
+            Ok(result) => result,
+            Err(stop) if making.turn.take_back() => {
+                self.held.making = None;
+                return self.held.transfer.stop(stop);
+            }
             // A thread is at it: what it did has to be counted. The stop is seen before the next.
-            Err(_) => making.await,
+            Err(_) => making.job.result().await,
         };
-        self.transfer
-            .complete(op, result.unwrap_or(Err(Errno::ECANCELED)));
-        let hands = self.hands.insert(hands);
-        hands.settle_pipe(self.transfer.pipe_bytes());
+        self.held.making = None;
+        let result = result.unwrap_or(Err(Errno::ECANCELED));
+        self.held.transfer.complete(op, result);
+        lock(&self.held.hands).settle_pipe(self.held.transfer.pipe_bytes());
+    }
+
+    /// Waits for room in the queue. Dropping the future takes the call back.
+    async fn hand_over(&self, op: Op) -> Making {
+        let turn = Turn::waiting();
+        let entrance = turn.entrance();
+        let (from, to) = (Arc::clone(&self.held.source), Arc::clone(&self.held.sink));
+        let hands = Arc::clone(&self.held.hands);
+        let call = move || {
+            entrance
+                .enter()
+                .then(|| lock(&hands).execute(&op, from.as_fd(), to.as_fd()))
+        };
+        let job = self.cold.submit(call).await;
+        Making { turn, job }
     }
 
     async fn sleep_until(&mut self, until: Instant) {
         if let Some(stop) = self.control.sleep_until(until).await {
-            self.transfer.stop(stop);
+            self.held.transfer.stop(stop);
         }
     }
+}
+
+fn lock(hands: &Mutex<Hands>) -> MutexGuard<'_, Hands> {
+    // A job that panicked passes its panic on to who waits for it.
+    hands.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Who is first: the thread that makes a call, or the task that does not want it any more.

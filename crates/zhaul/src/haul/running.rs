@@ -1,0 +1,150 @@
+//! A transfer that outlives the futures that drive it.
+
+use std::fmt;
+use std::future::Future;
+
+use tokio::time::Instant;
+
+use zhaul_core::{Summary, TransferError};
+
+use super::Haul;
+use super::task::Begun;
+use crate::progress::Progress;
+use crate::tokio::{AtDrop, Drive, Goal, Readiness, drive_files};
+
+/// A transfer under way, as [`Haul::start`] returns it.
+///
+/// Between two streams bytes are on their way in a pipe or buffer, which is this value's, and not
+/// that of a future: dropping any of the futures below loses nothing, and the next one goes on.
+///
+/// ```no_run
+/// # async fn example(a: tokio::net::TcpStream, b: tokio::net::TcpStream) -> Result<(), zhaul::TransferError> {
+/// use std::time::Duration;
+///
+/// let mut running = zhaul::transfer(&a, &b).start().await?;
+/// loop {
+///     let a_second = tokio::time::sleep(Duration::from_secs(1));
+///     match running.run_until(a_second).await? {
+///         Some(summary) => break println!("{} bytes", summary.moved),
+///         None => println!("{} bytes so far", running.moved()),
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Dropping it offers the sink what is in transit once; what it does not take at once is lost, and
+/// counted in [`Progress::stranded`]. [`deliver`](Self::deliver) waits for the sink.
+#[must_use = "nothing moves before run(), run_until() or deliver()"]
+pub struct Running<'a, S: Readiness, K: Readiness> {
+    haul: Haul<'a, S, K>,
+    begun: Begun,
+    began: Option<Instant>,
+    /// Where moved bytes are counted, if the caller gave nothing for that.
+    counted: Progress,
+}
+
+impl<'a, S: Readiness, K: Readiness> Running<'a, S, K> {
+    pub(super) fn new(haul: Haul<'a, S, K>) -> Result<Self, TransferError> {
+        Ok(Self {
+            begun: haul.begin()?,
+            began: haul.keeps_time().then(Instant::now),
+            haul,
+            counted: Progress::new(),
+        })
+    }
+
+    /// Drives the transfer to its end. After that the outcome is returned again.
+    ///
+    /// # Errors
+    /// Why it stopped, and how many bytes were moved before.
+    pub async fn run(&mut self) -> Result<Summary, TransferError> {
+        let outcome = self.drive(Goal::End).await?;
+        // Nothing but the end ends it.
+        outcome.unwrap_or_else(|| Ok(self.begun.transfer().summary()))
+    }
+
+    /// Drives the transfer until it ends or this future does: `None` if that came first, and the
+    /// transfer may be driven on.
+    ///
+    /// # Errors
+    /// Why the transfer stopped, and how many bytes were moved before.
+    pub async fn run_until(
+        &mut self,
+        stop: impl Future<Output = ()>,
+    ) -> Result<Option<Summary>, TransferError> {
+        tokio::select! {
+            biased;
+            outcome = self.run() => outcome.map(Some),
+            () = stop => Ok(None),
+        }
+    }
+
+    /// Delivers what is in transit and takes nothing more from the source: afterwards all that was
+    /// taken is in the sink, and both can be used otherwise.
+    ///
+    /// # Errors
+    /// Why the transfer stopped, and how many bytes were moved before.
+    pub async fn deliver(&mut self) -> Result<(), TransferError> {
+        match self.drive(Goal::Delivered).await? {
+            Some(outcome) => outcome.map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// Bytes that the sink took.
+    pub fn moved(&self) -> u64 {
+        self.begun.transfer().moved()
+    }
+
+    /// Bytes that were taken from the source and that the sink has not taken yet.
+    pub fn in_transit(&self) -> u64 {
+        self.begun.transfer().in_transit()
+    }
+
+    async fn drive(
+        &mut self,
+        goal: Goal,
+    ) -> Result<Option<Result<Summary, TransferError>>, TransferError> {
+        let haul = &self.haul;
+        let progress = haul.counts_in(&self.counted);
+        let _position = haul.keep_position(haul.source.fd(), progress)?;
+        let control = haul.control(progress, self.began);
+        Ok(match &mut self.begun {
+            Begun::OnTask { held, disk } => {
+                let ahead = haul.ahead(*disk);
+                let ends = (&haul.source, &haul.sink);
+                Drive::new(ends, held, ahead, control, AtDrop::Keep)
+                    .run(goal)
+                    .await
+            }
+            Begun::Files(held) => drive_files(held, haul.copies(), control, goal).await,
+        })
+    }
+}
+
+impl<S: Readiness, K: Readiness> Drop for Running<'_, S, K> {
+    fn drop(&mut self) {
+        let haul = &self.haul;
+        if let Begun::OnTask { held, .. } = &mut self.begun {
+            let control = haul.control(haul.counts_in(&self.counted), self.began);
+            let ends = (&haul.source, &haul.sink);
+            drop(Drive::new(
+                ends,
+                held,
+                haul.ahead(None),
+                control,
+                AtDrop::Flush,
+            ));
+        }
+    }
+}
+
+impl<S: Readiness, K: Readiness> fmt::Debug for Running<'_, S, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Running")
+            .field("moved", &self.moved())
+            .field("in_transit", &self.in_transit())
+            .finish_non_exhaustive()
+    }
+}
