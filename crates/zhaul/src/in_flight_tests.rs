@@ -74,7 +74,10 @@ impl Leased {
             deadline: None,
         };
         let ahead: Option<on_tokio::Ahead<'_, on_tokio::Kept<'_, File>>> = None;
-        on_tokio::drive(&self.file, sink, transfer, hands, ahead, control).await
+        let mut held = on_tokio::Held::new(transfer, hands);
+        let (ends, at_drop) = ((&self.file, sink), on_tokio::AtDrop::Keep);
+        let drive = on_tokio::Drive::new(ends, &mut held, ahead, control, at_drop);
+        drive.run(on_tokio::Goal::End).await.unwrap()
     }
 }
 

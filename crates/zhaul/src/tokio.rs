@@ -24,11 +24,11 @@ mod readiness;
 mod shared_file;
 mod watch;
 
+pub use crate::haul::Running;
 pub use acknowledged::acknowledged;
 pub use ahead::{is_resident, warm};
 pub(crate) use drive::{AtDrop, Control, Drive, Goal, Held};
 pub use readiness::{Attached, Readiness, SharedFd};
-pub use crate::haul::Running;
 pub use shared_file::SharedFile;
 
 pub(crate) use ahead::{Ahead, Kept, MAX_READ_BYTES};

@@ -371,6 +371,10 @@ impl<S: Readiness, K: Readiness, F: FileHandle> Drive<'_, S, K, F> {
     fn call(&mut self, op: &Op) -> Result<usize, Errno> {
         let (source, sink) = (self.source, self.sink);
         let (watches, hands) = (&self.held.watches, &mut self.held.hands);
+        if self.held.transfer.is_stopping() {
+            // Nobody waits any more, and the reactor may not have heard of the room there is.
+            return hands.execute(op, source.fd(), sink.fd());
+        }
         let mut call = || {
             hands
                 .execute(op, source.fd(), sink.fd())
