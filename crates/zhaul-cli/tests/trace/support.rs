@@ -219,7 +219,7 @@ pub(crate) fn trace_command<A: AsRef<OsStr> + Clone>(
 
 const TRIES: usize = 20;
 
-fn trace_command_once<A: AsRef<OsStr>>(words: &[A]) -> (ExitStatus, Report) {
+pub(crate) fn trace_command_once<A: AsRef<OsStr>>(words: &[A]) -> (ExitStatus, Report) {
     let report = tempfile::NamedTempFile::new().unwrap();
     let output = zhaul(["trace", "--json", "-o"])
         .arg(report.path())

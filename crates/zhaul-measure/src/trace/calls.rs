@@ -49,9 +49,16 @@ pub(crate) enum Role {
     Mmap,
     Munmap,
     Mremap,
+    /// Moves the end of the heap.
+    Brk,
+    /// May let the kernel take pages away.
+    Madvise,
+    /// Puts bytes of no account into memory, at the address in the argument of this index, and as
+    /// many as its result says.
+    Fill(usize),
     Setsockopt,
-    /// Moves data where this call does not show it.
-    IoUring,
+    /// Moves data where this call does not show it: io_uring, libaio.
+    Elsewhere,
 }
 
 impl Role {
@@ -68,7 +75,7 @@ impl Role {
                 | Self::Vmsplice
                 | Self::CopyFileRange
                 | Self::OtherMemory
-                | Self::IoUring
+                | Self::Elsewhere
         )
     }
 
@@ -221,6 +228,15 @@ const CALLS: &[Followed] = &[
     call(libc::SYS_mmap, "mmap", Role::Mmap),
     call(libc::SYS_munmap, "munmap", Role::Munmap),
     call(libc::SYS_mremap, "mremap", Role::Mremap),
+    call(libc::SYS_brk, "brk", Role::Brk),
+    call(libc::SYS_madvise, "madvise", Role::Madvise),
+    call(libc::SYS_getrandom, "getrandom", Role::Fill(0)),
+    call(libc::SYS_getcwd, "getcwd", Role::Fill(0)),
+    call(libc::SYS_getdents64, "getdents64", Role::Fill(1)),
+    #[cfg(target_arch = "x86_64")]
+    call(libc::SYS_readlink, "readlink", Role::Fill(1)),
+    call(libc::SYS_readlinkat, "readlinkat", Role::Fill(2)),
     call(libc::SYS_setsockopt, "setsockopt", Role::Setsockopt),
-    call(libc::SYS_io_uring_enter, "io_uring_enter", Role::IoUring),
+    call(libc::SYS_io_uring_enter, "io_uring_enter", Role::Elsewhere),
+    call(libc::SYS_io_submit, "io_submit", Role::Elsewhere),
 ];

@@ -1,9 +1,6 @@
 //! A thread that does nothing but empty the kernel's rings, so that they do not overflow while the
-//! ledger works, and look at descriptors the moment they are made, since many are closed soon.
-//!
-//! What is looked at after it was closed, and its number used again, would be taken for something
-//! else. So events are held back for a round: if the next one tells that the descriptor was closed
-//! before the look, the look is thrown away.
+//! ledger works, and look at descriptors the moment they are made, since many are closed soon. What
+//! was looked at too late is recognised by the ledger, when it meets the close.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,7 +9,7 @@ use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::event::Event;
+use super::event::{Event, Timed};
 use super::instruments::{DeviceInstruments, Instruments};
 use super::ledger::descriptors::{closes, makes};
 use super::procfs::Procfs;
@@ -23,7 +20,7 @@ use crate::perf::{Error, Profiler, Record, Samples, Session, Symbols, Woken};
 /// What a round brought.
 #[derive(Debug, Default)]
 pub(super) struct Round {
-    pub(super) events: Vec<Event>,
+    pub(super) events: Vec<Timed>,
     /// If they were asked for.
     pub(super) costs: Option<Costs>,
     /// The first of the processes has ended.
@@ -131,26 +128,10 @@ pub(super) struct Sources {
     pub(super) pids: std::collections::HashSet<u32>,
 }
 
-/// An event, and when it happened.
-type Timed = (u64, Event);
-
-/// A descriptor that was looked at.
-#[derive(Clone, Copy, Debug)]
-struct Look {
-    /// The event that made it, by its place among those held back.
-    at: usize,
-    pid: u32,
-    fd: i32,
-    looked_ns: u64,
-}
-
 struct Work {
     sources: Sources,
     wants_costs: Arc<AtomicBool>,
     stops: Arc<AtomicBool>,
-    /// Events of the last round.
-    held: Vec<Timed>,
-    looks: Vec<Look>,
     /// Lost records that events told of.
     lost: u64,
     lost_of_devices: u64,
@@ -163,8 +144,6 @@ impl Work {
             sources,
             wants_costs,
             stops,
-            held: Vec::new(),
-            looks: Vec::new(),
             lost: 0,
             lost_of_devices: 0,
         }
@@ -201,12 +180,8 @@ impl Work {
                 _ => {}
             }
         }
-        self.check_looks(&fresh);
-        self.look(fresh, &mut round);
+        round.events = look(fresh);
         if round.last {
-            round
-                .events
-                .extend(self.held.drain(..).map(|(_, event)| event));
             self.find_silent_losses(&mut round)?;
             let profile = self.sources.profile.as_mut();
             round.samples = profile.map(|(profiler, symbols)| profiler.take(symbols, 0));
@@ -218,68 +193,18 @@ impl Work {
         Ok(round)
     }
 
-    /// Throws away what was seen of descriptors that had been closed before.
-    fn check_looks(&mut self, fresh: &[Timed]) {
-        if self.looks.is_empty() {
-            return;
-        }
-        let mut closed_ns: HashMap<(u32, i32), u64> = HashMap::new();
-        for (time_ns, event) in fresh {
-            if let Some(closed) = closed_by(event) {
-                closed_ns.entry(closed).or_insert(*time_ns);
-            }
-        }
-        for look in self.looks.drain(..) {
-            let closed = closed_ns.get(&(look.pid, look.fd));
-            if closed.is_some_and(|&closed_ns| closed_ns <= look.looked_ns)
-                && let Some((_, Event::Call(call))) = self.held.get_mut(look.at)
-            {
-                call.made = None;
-            }
-        }
-    }
-
-    /// Hands out what was held back, holds back what is new, and looks at what it made.
-    fn look(&mut self, mut fresh: Vec<Timed>, round: &mut Round) {
-        let mut closed_at: HashMap<(u32, i32), usize> = HashMap::new();
-        for (at, (_, event)) in fresh.iter().enumerate() {
-            if let Some(closed) = closed_by(event) {
-                closed_at.insert(closed, at);
-            }
-        }
-        for (at, (_, event)) in fresh.iter_mut().enumerate() {
-            let Event::Call(call) = event else { continue };
-            let Some((pid, fd)) = makes(call) else {
-                continue;
-            };
-            // dup2 closes what it makes anew, which is no reason against a look.
-            if closed_at.get(&(pid, fd)).is_some_and(|&closed| closed > at) {
-                continue;
-            }
-            call.made = Procfs::default().object(pid, fd).map(Box::new);
-            self.looks.push(Look {
-                at,
-                pid,
-                fd,
-                looked_ns: now_ns(),
-            });
-        }
-        let held = std::mem::replace(&mut self.held, fresh);
-        round
-            .events
-            .extend(held.into_iter().map(|(_, event)| event));
-    }
-
     /// Records can be lost without any later one that would tell.
     fn find_silent_losses(&self, round: &mut Round) -> Result<(), Error> {
         let records = self.sources.session.lost()?.saturating_sub(self.lost);
         if records > 0 {
-            round.events.push(Event::Lost { records });
+            round.events.push((u64::MAX, Event::Lost { records }));
         }
         if let Some((devices, _)) = &self.sources.devices {
             let records = devices.lost()?.saturating_sub(self.lost_of_devices);
             if records > 0 {
-                round.events.push(Event::LostOfDevices { records });
+                round
+                    .events
+                    .push((u64::MAX, Event::LostOfDevices { records }));
             }
         }
         Ok(())
@@ -340,16 +265,32 @@ fn drain(session: &mut Session, all: bool, each: impl FnMut(Record<'_>)) -> u64 
     drained.misread
 }
 
+/// Looks at what calls made, unless it is known to be closed again.
+fn look(mut events: Vec<Timed>) -> Vec<Timed> {
+    let mut closed_at: HashMap<(u32, i32), usize> = HashMap::new();
+    for (at, (_, event)) in events.iter().enumerate() {
+        if let Some(closed) = closed_by(event) {
+            closed_at.insert(closed, at);
+        }
+    }
+    for (at, (_, event)) in events.iter_mut().enumerate() {
+        let Event::Call(call) = event else { continue };
+        let Some((pid, fd)) = makes(call) else {
+            continue;
+        };
+        // dup2 closes what it makes anew, which is no reason against a look.
+        if closed_at.get(&(pid, fd)).is_none_or(|&closed| closed <= at) {
+            call.made = Procfs::default().object(pid, fd).map(Box::new);
+        }
+    }
+    events
+}
+
 fn closed_by(event: &Event) -> Option<(u32, i32)> {
     match event {
         Event::Call(call) => closes(call),
         _ => None,
     }
-}
-
-fn now_ns() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
 }
 
 /// Opening a path ends it, and a ring that is half full.

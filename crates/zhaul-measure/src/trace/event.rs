@@ -41,7 +41,8 @@ pub struct Call {
     pub result: i64,
     /// The caller's stack, where part of the arguments may lie.
     pub stack: Option<Stack>,
-    /// The descriptor that it returned, looked at before it was closed again.
+    /// The descriptor that it returned, looked at as soon as the record was seen. If it had been
+    /// closed by then, a later event says so.
     pub made: Option<Box<Seen>>,
 }
 
@@ -55,6 +56,9 @@ pub enum Way {
     /// Within the kernel.
     Within,
 }
+
+/// An event, and when it happened by `CLOCK_MONOTONIC`, in nanoseconds.
+pub type Timed = (u64, Event);
 
 /// What happened.
 #[derive(Clone, Debug)]

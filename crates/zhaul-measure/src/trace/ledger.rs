@@ -6,7 +6,9 @@
 //! was filled and emptied, or an address where a read-like call put bytes and from which a write-like
 //! call took them. Where the address is not known (an array of buffers that could not be read), the
 //! thread's last input is taken for it, and the flow is marked as inferred. What a program does with
-//! bytes elsewhere in its memory is not seen; they end and begin in the program.
+//! bytes elsewhere in its memory is not seen; they end and begin in the program. What goes out of a
+//! buffer a second time may be the same or something new: its source is unknown, and is counted as
+//! such.
 
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
@@ -14,9 +16,10 @@ use std::rc::Rc;
 use serde::{Deserialize, Serialize};
 
 use super::calls::{Role, followed};
-use super::event::{Call, Event, Task, Way};
+use super::event::{Call, Event, Task, Timed, Way};
+use super::fit::Refusals;
 use super::flows::Flows;
-use super::memory::Portion;
+use super::memory::{Moment, Portion};
 use super::object::{FileId, Kind, Object};
 use super::pipes::Pipes;
 use super::process::Process;
@@ -117,7 +120,7 @@ struct Thread {
 /// The account. See the module.
 #[derive(Debug)]
 pub struct Ledger<W> {
-    world: W,
+    pub(crate) world: W,
     /// Copies are counted by [`Event::Copied`] and not by the contracts of calls.
     exact: bool,
     processes: HashMap<u32, Process>,
@@ -125,6 +128,9 @@ pub struct Ledger<W> {
     pipes: Pipes,
     pipes_made: u64,
     program: Rc<Object>,
+    /// What lies in a buffer that went out before.
+    unknown: Rc<Object>,
+    pub(crate) refusals: Refusals,
     pub(crate) calls: BTreeMap<&'static str, CallAccount>,
     pub(crate) flows: Flows,
     pub(crate) devices: Devices,
@@ -134,9 +140,8 @@ pub struct Ledger<W> {
     pub(crate) pages: Pages,
     /// Calls whose beginning was not seen.
     pub(crate) headless_calls: u64,
-    /// Descriptors that are closed later in the events at hand, and where.
-    closed_at: HashMap<(u32, i32), usize>,
-    at: usize,
+    /// When the event at hand happened.
+    now_ns: u64,
 }
 
 impl<W: World> Ledger<W> {
@@ -150,6 +155,8 @@ impl<W: World> Ledger<W> {
             pipes: Pipes::default(),
             pipes_made: 0,
             program: Object::of(Kind::Program),
+            unknown: Object::of(Kind::Unknown),
+            refusals: Refusals::default(),
             calls: BTreeMap::new(),
             flows: Flows::default(),
             devices: Devices::default(),
@@ -157,27 +164,17 @@ impl<W: World> Ledger<W> {
             copied_elsewhere: 0,
             pages: Pages::default(),
             headless_calls: 0,
-            closed_at: HashMap::new(),
-            at: 0,
+            now_ns: 0,
         }
     }
 
-    /// Takes events in the order of time. Those that came together are given together: what one of
-    /// them closes is not looked up for an earlier one.
-    pub fn take(&mut self, events: Vec<Event>) {
-        self.closed_at.clear();
-        for (at, event) in events.iter().enumerate() {
-            if let Event::Call(call) = event
-                && let Some((pid, fd)) = descriptors::closes(call)
-            {
-                self.closed_at.insert((pid, fd), at);
-            }
-        }
-        for (at, event) in events.into_iter().enumerate() {
-            self.at = at;
+    /// Takes events in the order of time.
+    pub fn take(&mut self, events: Vec<Timed>) {
+        for (time_ns, event) in events {
+            self.now_ns = time_ns;
             self.one(event);
         }
-        self.closed_at.clear();
+        self.flows.fold(self.now_ns);
     }
 
     fn one(&mut self, event: Event) {
@@ -259,7 +256,7 @@ impl<W: World> Ledger<W> {
         let mut written = 0;
         for (file, pages) in std::mem::take(&mut self.thread(task).pages) {
             // By the inode's number alone: the device in a tracepoint is not always that of stat(2).
-            let inode = |object: Option<&Object>| object?.file.map(|file| file.inode);
+            let inode = |object: Option<&Object>| object?.file().map(|file| file.inode);
             let is_sink = match inode(sink) {
                 Some(inode) => inode == file.inode,
                 None => sink.is_some_and(|sink| sink.kind().is_stored()),
@@ -284,9 +281,12 @@ impl<W: World> Ledger<W> {
             self.copied_elsewhere += copied.sum();
             if call.result >= 0 {
                 self.bookkeeping(call, known);
+            } else {
+                self.refused(call, known.role);
             }
             return;
         }
+        self.process(call.task.pid).calls += 1;
         let account = self.calls.entry(known.name).or_default();
         self.sums.calls += 1;
         account.calls += 1;
@@ -297,7 +297,10 @@ impl<W: World> Ledger<W> {
                 EAGAIN | EINPROGRESS => account.would_block += 1,
                 // Interrupted by a signal and begun again: that is not the program's affair.
                 ERESTARTSYS..=ERESTART_RESTARTBLOCK => {}
-                _ => account.errors += 1,
+                _ => {
+                    account.errors += 1;
+                    self.refused(call, known.role);
+                }
             }
             return;
         }
@@ -349,9 +352,20 @@ impl<W: World> Ledger<W> {
         }
     }
 
+    /// For what goes into or out of memory at this moment.
+    fn moment(&mut self, pid: u32) -> Moment {
+        Moment {
+            time_ns: self.now_ns,
+            calls: self.process(pid).calls,
+        }
+    }
+
     fn exec(&mut self, task: Task) {
+        let now_ns = self.now_ns;
         let process = self.process(task.pid);
-        process.exec();
+        for (fd, descriptor) in process.exec() {
+            descriptor.object.closed(task.pid, fd, now_ns);
+        }
         let unsent = process.inputs.drain();
         self.stayed(unsent);
         self.forget_input_of(task.tid);
@@ -366,6 +380,9 @@ impl<W: World> Ledger<W> {
         if task.pid == task.tid
             && let Some(mut process) = self.processes.remove(&task.pid)
         {
+            for (fd, descriptor) in &process.descriptors {
+                descriptor.object.closed(task.pid, *fd, self.now_ns);
+            }
             let unsent = process.inputs.drain();
             self.stayed(unsent);
         }
@@ -380,6 +397,8 @@ impl<W: World> Ledger<W> {
     /// What is not known for certain any more is forgotten.
     fn lost(&mut self, records: u64) {
         self.sums.lost += records;
+        // One of them may have been the close that shows a look to be void.
+        self.flows.doubt(self.now_ns);
         let mut unsent: Vec<Portion> = Vec::new();
         for process in self.processes.values_mut() {
             process.descriptors.clear();

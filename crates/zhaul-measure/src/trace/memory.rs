@@ -2,6 +2,10 @@
 //!
 //! A write-like call out of such a range joins the two into a flow. Bytes that the program copies or
 //! changes elsewhere in its memory are out of sight: they come from the program itself.
+//!
+//! An address says less the longer it is known. What went out once may have been overwritten since,
+//! and so may what has lain there for long: what goes out of such a range comes from nobody knows
+//! where. So no flow is larger than what was read.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -46,11 +50,41 @@ pub(crate) fn share(cost: u64, part: u64, whole: u64) -> u64 {
     (u128::from(cost) * u128::from(part) / u128::from(whole)) as u64
 }
 
+/// When bytes were put somewhere: by the clock, and by the calls of the process that moved data.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Moment {
+    pub(crate) time_ns: u64,
+    pub(crate) calls: u64,
+}
+
+impl Moment {
+    /// A thread that waits for its peer makes few calls, and a busy one many in a moment: only both
+    /// together are long.
+    fn is_long_before(self, now: Self) -> bool {
+        now.time_ns.saturating_sub(self.time_ns) > OLD_NS
+            && now.calls.saturating_sub(self.calls) > OLD_CALLS
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Input {
     portion: Portion,
-    /// Part of it has gone on: it is no longer waiting.
+    put: Moment,
+    /// It has gone on: what is there now nobody knows.
     sent: bool,
+}
+
+/// What goes out of a range.
+#[derive(Clone, Debug)]
+pub(crate) enum Piece {
+    /// Put there by a call, and not gone on since.
+    Known(Portion),
+    /// It went on before.
+    Sent,
+    /// Put there so long ago that something else may be there now. That input went nowhere.
+    Old(Portion),
+    /// No call put anything there.
+    Nothing,
 }
 
 /// Bytes that calls put into memory, by address. What a range holds is what was put there last.
@@ -61,13 +95,17 @@ pub(crate) struct Inputs {
 
 impl Inputs {
     /// `portion` was put at `start`. Returns what was there and never went on.
-    pub(crate) fn put(&mut self, start: u64, portion: Portion) -> Vec<Portion> {
+    pub(crate) fn put(&mut self, start: u64, portion: Portion, put: Moment) -> Vec<Portion> {
         let mut unsent = self.clear(start..start.saturating_add(portion.bytes));
         if self.by_start.len() >= INPUTS_AT_MOST {
             unsent.extend(self.drain());
         }
-        let sent = false;
-        self.by_start.insert(start, Input { portion, sent });
+        let input = Input {
+            portion,
+            put,
+            sent: false,
+        };
+        self.by_start.insert(start, input);
         unsent
     }
 
@@ -80,6 +118,18 @@ impl Inputs {
             .range(range)
             .map(|(&start, _)| start)
             .collect();
+        self.remove(&starts)
+    }
+
+    /// What was read of `source` is no data. Returns what never went on.
+    pub(crate) fn forget(&mut self, source: &Rc<Object>) -> Vec<Portion> {
+        let is_of_it = |input: &Input| Rc::ptr_eq(&input.portion.source, source);
+        let inputs = self.by_start.iter().filter(|(_, input)| is_of_it(input));
+        let starts: Vec<u64> = inputs.map(|(&start, _)| start).collect();
+        self.remove(&starts)
+    }
+
+    fn remove(&mut self, starts: &[u64]) -> Vec<Portion> {
         let removed = starts
             .iter()
             .filter_map(|start| self.by_start.remove(start));
@@ -101,7 +151,6 @@ impl Inputs {
     pub(crate) fn all_sent(&mut self) {
         for input in self.by_start.values_mut() {
             input.sent = true;
-            input.portion.copied = 0;
         }
     }
 
@@ -111,24 +160,29 @@ impl Inputs {
         unsent.map(|input| &input.portion)
     }
 
-    /// The range goes out: what is known of it, piece by piece from its start, and gaps. What goes
-    /// out a second time has been paid for.
-    pub(crate) fn send(&mut self, range: Range<u64>) -> Vec<(Range<u64>, Option<Portion>)> {
+    /// The range goes out: what is known of it, piece by piece from its start, and gaps.
+    pub(crate) fn send(&mut self, range: Range<u64>, now: Moment) -> Vec<(Range<u64>, Piece)> {
         self.cut(range.start);
         self.cut(range.end);
         let mut pieces = Vec::new();
         let mut at = range.start;
         for (&start, input) in self.by_start.range_mut(range.clone()) {
             if start > at {
-                pieces.push((at..start, None));
+                pieces.push((at..start, Piece::Nothing));
             }
             at = start + input.portion.bytes;
-            pieces.push((start..at, Some(input.portion.clone())));
+            let piece = if input.sent {
+                Piece::Sent
+            } else if input.put.is_long_before(now) {
+                Piece::Old(input.portion.clone())
+            } else {
+                Piece::Known(input.portion.clone())
+            };
             input.sent = true;
-            input.portion.copied = 0;
+            pieces.push((start..at, piece));
         }
         if at < range.end {
-            pieces.push((at..range.end, None));
+            pieces.push((at..range.end, Piece::Nothing));
         }
         pieces
     }
@@ -142,17 +196,14 @@ impl Inputs {
             return;
         }
         let front = input.portion.split_front(at - start);
-        let back = std::mem::replace(&mut input.portion, front);
-        let sent = input.sent;
-        self.by_start.insert(
-            at,
-            Input {
-                portion: back,
-                sent,
-            },
-        );
+        let portion = std::mem::replace(&mut input.portion, front);
+        let back = Input { portion, ..*input };
+        self.by_start.insert(at, back);
     }
 }
+
+const OLD_NS: u64 = 1_000_000_000;
+const OLD_CALLS: u64 = 4096;
 
 /// A process that keeps more pieces of input than this at a time loses track of them.
 const INPUTS_AT_MOST: usize = 1 << 16;
@@ -237,39 +288,67 @@ mod tests {
         portions.iter().map(|portion| portion.bytes).sum()
     }
 
+    const NOW: Moment = Moment {
+        time_ns: 0,
+        calls: 0,
+    };
+
     #[test]
     fn a_later_input_replaces_what_it_covers() {
         let mut inputs = Inputs::default();
-        assert!(inputs.put(1000, portion(100)).is_empty());
-        let unsent = inputs.put(1040, portion(20));
+        assert!(inputs.put(1000, portion(100), NOW).is_empty());
+        let unsent = inputs.put(1040, portion(20), NOW);
         assert_eq!(bytes_of(&unsent), 20);
         let lengths: Vec<u64> = inputs.waiting().map(|p| p.bytes).collect();
         assert_eq!(lengths, [40, 20, 40]);
     }
 
     #[test]
-    fn what_goes_out_in_pieces_costs_what_came_in_once() {
+    fn what_was_put_once_goes_out_once() {
         let mut inputs = Inputs::default();
-        inputs.put(1000, portion(100));
-        let mut copied = 0;
+        inputs.put(1000, portion(100), NOW);
+        let (mut copied, mut bytes) = (0, 0);
         for range in [1000..1030, 1030..1100, 1000..1100] {
-            for (_, piece) in inputs.send(range) {
-                copied += piece.map_or(0, |piece| piece.copied);
+            for (_, piece) in inputs.send(range, NOW) {
+                if let Piece::Known(portion) = piece {
+                    copied += portion.copied;
+                    bytes += portion.bytes;
+                }
             }
         }
-        assert_eq!(copied, 100);
-        assert!(inputs.put(1000, portion(100)).is_empty(), "all went on");
+        assert_eq!((bytes, copied), (100, 100));
+        let unsent = inputs.put(1000, portion(100), NOW);
+        assert!(unsent.is_empty(), "all went on");
+    }
+
+    #[test]
+    fn what_lay_there_long_is_not_believed_to_be_there() {
+        let after = |time_ns, calls| {
+            let mut inputs = Inputs::default();
+            inputs.put(1000, portion(100), NOW);
+            let moment = Moment { time_ns, calls };
+            inputs.send(1000..1100, moment).remove(0).1
+        };
+        assert!(
+            matches!(after(60 * OLD_NS, 10), Piece::Known(_)),
+            "a slow peer"
+        );
+        assert!(
+            matches!(after(1, 100 * OLD_CALLS), Piece::Known(_)),
+            "a busy program"
+        );
+        assert!(matches!(after(2 * OLD_NS, 2 * OLD_CALLS), Piece::Old(_)));
     }
 
     #[test]
     fn gaps_are_told_apart_from_input() {
         let mut inputs = Inputs::default();
-        inputs.put(1000, portion(10));
-        inputs.put(1020, portion(10));
+        inputs.put(1000, portion(10), NOW);
+        inputs.put(1020, portion(10), NOW);
         let pieces: Vec<(Range<u64>, bool)> = inputs
-            .send(990..1040)
+            .send(990..1040, NOW)
             .into_iter()
-            .map(|(range, piece)| (range, piece.is_some()))
+            .map(|(range, piece)| (range, matches!(piece, Piece::Known(_))))
             .collect();
         let expected = [
             (990..1000, false),

@@ -5,9 +5,11 @@
 
 mod calls;
 mod collector;
+mod compare;
 mod contract;
 mod counting;
 mod event;
+mod fit;
 mod flows;
 mod instruments;
 mod ledger;
@@ -24,7 +26,7 @@ mod verdict;
 mod world;
 
 pub use counting::{COST_PERCENT, CallCount, CountReport, Counted, Counting};
-pub use event::{Call, Event, Stack, Task, Way};
+pub use event::{Call, Event, Stack, Task, Timed, Way};
 pub use instruments::Copies;
 pub use ledger::{Ledger, Pages, Sums};
 pub use object::{FileId, Kind, Object, PipeId, Seen};

@@ -1,6 +1,6 @@
 //! What descriptors refer to, as far as it decides what moving bytes costs.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::rc::Rc;
 
@@ -123,25 +123,30 @@ pub enum PipeId {
 }
 
 /// What an open file description refers to. Duplicated descriptors share one.
+///
+/// What is known from looking at a process may turn out to be wrong: by the time of the look, the
+/// descriptor had been closed and its number used again. So each look stands until a close of its
+/// descriptor is met that happened before it; see [`closed`](Self::closed).
 #[derive(Debug, Default)]
 pub struct Object {
     kind: Cell<Kind>,
+    /// What it is by the call that made it, if no look stands.
+    made_as: Kind,
     /// It is mapped as a program or library: what is written out of it are its constants.
     image: Cell<bool>,
     /// `SO_ZEROCOPY`, if it could be seen; without it, `MSG_ZEROCOPY` is ignored.
     zerocopy: Cell<Option<bool>>,
-    /// It was made by a call that says little about it, and was not looked at.
-    guessed: bool,
-    /// A path or an address, if it could be seen.
-    pub name: Option<String>,
-    /// Which file, if it is one and was seen.
-    pub file: Option<FileId>,
-    /// Which pipe, if it is one.
-    pub pipe: Option<PipeId>,
-    /// It is open for writing: of a pipe, this is the end that takes bytes.
-    pub writable: bool,
-    /// It lies on a file system that can share blocks between files.
-    pub shares_blocks: bool,
+    /// Looks at it, by the descriptor that was looked at. The first one counts.
+    looks: RefCell<Vec<Look>>,
+    /// Which pipe, if it was seen to be made as one, and whether it is the end that takes bytes.
+    pipe: Option<(PipeId, bool)>,
+}
+
+#[derive(Clone, Debug)]
+struct Look {
+    pid: u32,
+    fd: i32,
+    seen: Seen,
 }
 
 impl Object {
@@ -149,16 +154,29 @@ impl Object {
     pub fn of(kind: Kind) -> Rc<Self> {
         Rc::new(Self {
             kind: Cell::new(kind),
+            made_as: kind,
             ..Self::default()
         })
+    }
+
+    /// What was found when this descriptor was looked at.
+    pub(crate) fn looked_at(pid: u32, fd: i32, seen: Seen) -> Rc<Self> {
+        let this = Self::of(Kind::Unknown);
+        this.add_look(pid, fd, seen);
+        this
+    }
+
+    /// A mapped file, as the list of mappings names it.
+    pub(crate) fn mapped(seen: Seen) -> Rc<Self> {
+        Self::looked_at(0, -1, seen)
     }
 
     /// One end of a pipe.
     pub(crate) fn pipe(id: PipeId, writable: bool) -> Rc<Self> {
         Rc::new(Self {
             kind: Cell::new(Kind::Pipe),
-            pipe: Some(id),
-            writable,
+            made_as: Kind::Pipe,
+            pipe: Some((id, writable)),
             ..Self::default()
         })
     }
@@ -167,8 +185,8 @@ impl Object {
     pub(crate) fn socket(kind: Kind) -> Rc<Self> {
         Rc::new(Self {
             kind: Cell::new(kind),
+            made_as: kind,
             zerocopy: Cell::new(Some(false)),
-            writable: true,
             ..Self::default()
         })
     }
@@ -177,10 +195,92 @@ impl Object {
     pub(crate) fn accepted_from(listener: &Self) -> Rc<Self> {
         Rc::new(Self {
             kind: listener.kind.clone(),
+            made_as: listener.kind(),
             zerocopy: listener.zerocopy.clone(),
-            writable: true,
             ..Self::default()
         })
+    }
+
+    /// A path was opened: most likely a file.
+    pub(crate) fn opened(direct: bool) -> Rc<Self> {
+        Self::of(if direct {
+            Kind::DirectFile
+        } else {
+            Kind::Opened
+        })
+    }
+
+    /// One more look at it, at one of its descriptors.
+    pub(crate) fn add_look(&self, pid: u32, fd: i32, seen: Seen) {
+        let mut looks = self.looks.borrow_mut();
+        if looks.is_empty() {
+            self.kind.set(seen.kind);
+        }
+        if looks.len() < LOOKS_AT_MOST {
+            looks.push(Look { pid, fd, seen });
+        }
+    }
+
+    /// This descriptor of it was closed at this time: whatever was seen there later was something
+    /// else.
+    pub(crate) fn closed(&self, pid: u32, fd: i32, time_ns: u64) {
+        self.void(|look| (look.pid, look.fd) == (pid, fd) && look.seen.looked_ns > time_ns);
+    }
+
+    /// What was seen after this time cannot be confirmed.
+    pub(crate) fn doubt(&self, time_ns: u64) {
+        self.void(|look| look.seen.looked_ns > time_ns);
+    }
+
+    fn void(&self, is_void: impl Fn(&Look) -> bool) {
+        let mut looks = self.looks.borrow_mut();
+        if looks.iter().any(&is_void) {
+            looks.retain(|look| !is_void(look));
+            let kind = looks.first().map(|look| look.seen.kind);
+            self.kind.set(kind.unwrap_or(self.made_as));
+        }
+    }
+
+    /// No look at it can turn out to be wrong any more: all that happened before is known.
+    pub(crate) fn is_settled(&self, now_ns: u64) -> bool {
+        let looks = self.looks.borrow();
+        looks.iter().all(|look| look.seen.looked_ns <= now_ns)
+    }
+
+    fn seen<T>(&self, what: impl FnOnce(&Seen) -> T) -> Option<T> {
+        self.looks.borrow().first().map(|look| what(&look.seen))
+    }
+
+    /// A path or an address, if it could be seen.
+    pub fn name(&self) -> Option<String> {
+        self.seen(|seen| seen.name.clone())?
+    }
+
+    /// Which file, if it is one and was seen.
+    pub fn file(&self) -> Option<FileId> {
+        self.seen(|seen| seen.file)?
+    }
+
+    /// Which pipe, if it is one.
+    pub fn pipe_id(&self) -> Option<PipeId> {
+        let seen = || self.seen(|seen| seen.pipe)?.map(PipeId::Inode);
+        self.pipe.map(|(id, _)| id).or_else(seen)
+    }
+
+    /// It is open for writing: of a pipe, this is the end that takes bytes.
+    pub fn is_writable(&self) -> bool {
+        let seen = || self.seen(|seen| seen.writable).unwrap_or(true);
+        self.pipe.map_or_else(seen, |(_, writable)| writable)
+    }
+
+    /// It lies on a file system that can share blocks between files.
+    pub fn shares_blocks(&self) -> bool {
+        self.seen(|seen| seen.shares_blocks).unwrap_or(false)
+    }
+
+    /// Opened with `O_APPEND`.
+    pub fn appends(&self) -> bool {
+        self.seen(|seen| seen.appends).unwrap_or(false)
     }
 
     /// What it is at this moment: flags may change it.
@@ -197,30 +297,11 @@ impl Object {
         }
     }
 
-    /// A path was opened and is gone already: most likely a file.
-    pub(crate) fn opened(direct: bool) -> Rc<Self> {
-        let kind = if direct {
-            Kind::DirectFile
-        } else {
-            Kind::Opened
-        };
-        Rc::new(Self {
-            kind: Cell::new(kind),
-            guessed: true,
-            ..Self::default()
-        })
-    }
-
     /// It did what only files do.
     pub(crate) fn confirm(&self) {
         if self.kind() == Kind::Opened {
             self.kind.set(Kind::File);
         }
-    }
-
-    /// Whether it should be looked at when there is another chance.
-    pub(crate) fn is_guessed(&self) -> bool {
-        self.guessed
     }
 
     /// Mapped for execution.
@@ -251,6 +332,9 @@ impl Object {
     }
 }
 
+/// One is enough if it stands; each duplicate brings one.
+const LOOKS_AT_MOST: usize = 4;
+
 /// An open file as it was found by looking at the process.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
@@ -268,22 +352,10 @@ pub struct Seen {
     pub cloexec: bool,
     /// On a file system that can share blocks between files.
     pub shares_blocks: bool,
+    /// Opened with `O_APPEND`.
+    pub appends: bool,
     /// The length of a regular file.
     pub bytes: Option<u64>,
-}
-
-impl From<Seen> for Object {
-    fn from(seen: Seen) -> Self {
-        Self {
-            kind: Cell::new(seen.kind),
-            image: Cell::new(false),
-            zerocopy: Cell::new(None),
-            guessed: false,
-            name: seen.name,
-            file: seen.file,
-            pipe: seen.pipe.map(PipeId::Inode),
-            writable: seen.writable,
-            shares_blocks: seen.shares_blocks,
-        }
-    }
+    /// When the look was over, by `CLOCK_MONOTONIC`: 0 if it cannot have been too late.
+    pub looked_ns: u64,
 }

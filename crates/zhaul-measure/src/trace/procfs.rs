@@ -11,7 +11,8 @@ use rustix::fs::{AtFlags, CWD, FileType, StatxFlags};
 use rustix::net::{AddressFamily, SocketType, ipproto, sockopt};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags};
 
-use super::object::{FileId, Kind, Seen};
+use super::compare;
+use super::object::{FileId, Kind, Object, Seen};
 use super::world::{MappedFile, World};
 
 /// The machine we run on.
@@ -29,6 +30,8 @@ impl World for Procfs {
         }
         seen.writable = flags & ACCESS_MODE != libc::O_RDONLY;
         seen.cloexec = flags & libc::O_CLOEXEC != 0;
+        seen.appends = flags & libc::O_APPEND != 0;
+        seen.looked_ns = now_ns();
         Some(seen)
     }
 
@@ -42,6 +45,28 @@ impl World for Procfs {
             .and_then(|memory| memory.read_exact_at(into, address))
             .is_ok()
     }
+
+    fn unchanged(&mut self, source: &Object, sink: &Object) -> Option<bool> {
+        compare::unchanged(source, sink)
+    }
+}
+
+/// The descriptors of a process now: what it has open before any of its calls is seen.
+pub(super) fn descriptors(pid: u32) -> Vec<(i32, Seen)> {
+    let numbers = fs::read_dir(format!("/proc/{pid}/fd"));
+    let numbers = numbers.into_iter().flatten().flatten();
+    let numbers = numbers.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let found = numbers.take(DESCRIPTORS_AT_MOST).map(|fd: i32| {
+        let seen = Procfs::default().object(pid, fd)?;
+        Some((fd, seen))
+    });
+    found.flatten().collect()
+}
+
+/// The clock of the records.
+fn now_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
 }
 
 /// A process and all that it started, as far as they are still its own.
@@ -237,7 +262,9 @@ fn mapped_file(line: &str) -> Option<MappedFile> {
     let is_memory = ["/memfd:", "/dev/shm/", "/dev/zero", "/SYSV"]
         .iter()
         .any(|prefix| name.starts_with(prefix));
-    if inode == 0 || is_memory {
+    // What a program may change there is no longer the file's, unless all see it.
+    let is_own = permissions.contains('w') && permissions.contains('p');
+    if inode == 0 || is_memory || is_own {
         return None;
     }
     Some(MappedFile {
@@ -256,6 +283,8 @@ fn mapped_file(line: &str) -> Option<MappedFile> {
 }
 
 const ACCESS_MODE: i32 = libc::O_ACCMODE;
+/// Each takes some ten microseconds; those beyond are looked at when they are used.
+const DESCRIPTORS_AT_MOST: usize = 4096;
 
 /// File systems whose files are made when they are read: procfs, sysfs, debugfs, tracefs, both
 /// cgroups.
@@ -352,6 +381,7 @@ mod tests {
         assert_eq!(mapped.file.name.as_deref(), Some("/srv/a file"));
         assert_eq!(mapped.file.file.unwrap().device, (0xfe, 1));
         assert!(!mapped.executable);
+        assert!(mapped_file("7f00-7f01 rw-p 00000000 fe:01 12 /srv/a").is_none());
         assert!(mapped_file("7f00-7f01 rw-p 00000000 00:00 0 [stack]").is_none());
         assert!(mapped_file("7f00-7f01 rw-s 00000000 00:01 7 /memfd:a (deleted)").is_none());
         assert!(mapped_file("nonsense").is_none());

@@ -64,7 +64,7 @@ pub struct Report {
 
 impl Report {
     pub(super) fn new<W: World>(
-        ledger: &Ledger<W>,
+        ledger: &mut Ledger<W>,
         seconds: f64,
         costs: Costs,
         (processes, threads): (usize, usize),
@@ -91,6 +91,13 @@ impl Report {
             notes.push(
                 "MSG_ZEROCOPY counts as 0 copies; on loopback and where a device cannot gather, \
                  the kernel copies after all."
+                    .into(),
+            );
+        }
+        if summary.unknown_bytes > 0 {
+            notes.push(
+                "\"unknown\" is what went out of a buffer that had gone out before (the same bytes or \
+                 new ones: nobody can tell), and what could not be looked at in time."
                     .into(),
             );
         }

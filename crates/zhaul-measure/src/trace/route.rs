@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::calls::{self, Role};
+
 /// A short list of calls, in the order in which they moved the bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Route {
@@ -22,6 +24,16 @@ impl Route {
             self.length += 1;
         }
         self
+    }
+
+    /// Whether a program had the bytes in memory of its own, where it may change them: they were
+    /// read into it, and not only mapped.
+    pub(crate) fn passes_through_memory(&self) -> bool {
+        let reads = |name: &&str| {
+            let call = calls::all().iter().find(|call| call.name == *name);
+            call.is_some_and(|call| matches!(call.role, Role::Input(..)))
+        };
+        self.calls().iter().any(reads)
     }
 
     /// Their names.

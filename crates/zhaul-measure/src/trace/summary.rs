@@ -1,10 +1,14 @@
 //! The account in the form in which it is printed: with the method of each figure, and sentences.
 
+use std::collections::{BTreeMap, HashMap};
+
 use serde::{Deserialize, Serialize};
 
-use super::flows::Flow;
+use super::fit::{Fit, fits};
+use super::flows::{Amount, Flow};
 use super::ledger::Ledger;
 use super::object::Kind;
+use super::route::Route;
 use super::verdict::{Facts, advice, verdict};
 use super::world::World;
 use crate::figure::Method;
@@ -57,13 +61,16 @@ pub struct FlowLine {
     /// Of the bytes: those of or to a path that was closed before it could be looked at, and is
     /// taken for a file because others that went the same way are.
     pub guessed_bytes: u64,
+    /// The bytes arrived as they left: they did not pass through the program's memory, or samples of
+    /// both files were compared. `None` if nobody can tell.
+    pub unchanged: Option<bool>,
     /// The average length of what went at a time.
     pub portion_bytes: u64,
-    /// Names of sources, as examples.
+    /// Names of sources, those of most bytes first.
     pub sources: Vec<String>,
     /// There were more.
     pub more_sources: bool,
-    /// Names of sinks, as examples.
+    /// Names of sinks, those of most bytes first.
     pub sinks: Vec<String>,
     /// There were more.
     pub more_sinks: bool,
@@ -99,6 +106,9 @@ pub struct Summary {
     pub calls: Vec<CallLine>,
     /// Flows, those that moved most first.
     pub flows: Vec<FlowLine>,
+    /// Bytes of flows of which one end is not known: what went out of a buffer that had gone out
+    /// before, or of and to descriptors that could not be looked at.
+    pub unknown_bytes: u64,
     /// Bytes copied by the CPU.
     pub copied: Figure,
     /// Copied on behalf of calls that are not listed.
@@ -117,7 +127,7 @@ pub struct Summary {
 
 impl<W: World> Ledger<W> {
     /// The account so far.
-    pub fn summary(&self) -> Summary {
+    pub fn summary(&mut self) -> Summary {
         let method = if self.is_exact() {
             Method::Exact
         } else {
@@ -125,15 +135,12 @@ impl<W: World> Ledger<W> {
         };
         let mut calls: Vec<CallLine> = self.call_lines().collect();
         calls.sort_by_key(|line| std::cmp::Reverse((line.bytes, line.calls)));
-        let mut flows = self.flows_so_far();
-        flows.join_guesses();
-        let mut flows: Vec<FlowLine> = flows
-            .by_key
+        let flows = self.flow_lines(method);
+        let unknown = flows
             .iter()
-            .map(|(key, flow)| flow_line(key.source, key.sink, key.route.calls(), flow, method))
-            .collect();
-        flows.sort_by_key(|line| std::cmp::Reverse(line.bytes));
+            .filter(|flow| flow.source == Kind::Unknown || flow.sink == Kind::Unknown);
         Summary {
+            unknown_bytes: unknown.map(|flow| flow.bytes).sum(),
             calls,
             flows,
             copied: Figure {
@@ -147,6 +154,31 @@ impl<W: World> Ledger<W> {
             block: self.block_lines(),
             lost: self.sums().lost,
         }
+    }
+
+    /// Flows between the same kinds of things by the same calls, of which the same is to be said.
+    fn flow_lines(&mut self, method: Method) -> Vec<FlowLine> {
+        let flows = self.flows_so_far();
+        let mut flows: Vec<Flow<'_>> = flows.iter().collect();
+        flows.sort_by_key(|flow| std::cmp::Reverse(flow.amount.bytes));
+        let fits = fits(&flows, &self.refusals, &mut self.world);
+        let mut lines: BTreeMap<Key, Line> = BTreeMap::new();
+        for (flow, fit) in flows.iter().zip(fits) {
+            let key = Key {
+                source: flow.source.kind(),
+                sink: flow.sink.kind(),
+                route: flow.route,
+                fit,
+            };
+            lines.entry(key).or_default().add(flow);
+        }
+        join_guesses(&mut lines);
+        let mut lines: Vec<FlowLine> = lines
+            .iter()
+            .map(|(key, line)| flow_line(key, line, method))
+            .collect();
+        lines.sort_by_key(|line| std::cmp::Reverse(line.bytes));
+        lines
     }
 
     fn call_lines(&self) -> impl Iterator<Item = CallLine> {
@@ -195,43 +227,137 @@ impl<W: World> Ledger<W> {
     }
 }
 
-fn flow_line(
+/// What lines are told apart by.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
     source: Kind,
     sink: Kind,
-    calls: &[&'static str],
-    flow: &Flow,
-    method: Method,
-) -> FlowLine {
-    let copies_per_byte = if flow.bytes == 0 {
+    route: Route,
+    fit: Fit,
+}
+
+impl Key {
+    fn has_guess(&self) -> bool {
+        self.source == Kind::Opened || self.sink == Kind::Opened
+    }
+
+    /// Whether the other's ends are what the guess is likely to be.
+    fn is_like(&self, other: &Self) -> bool {
+        let taken = |kind| match kind {
+            Kind::Opened => Kind::File,
+            kind => kind,
+        };
+        let ends = (taken(self.source), taken(self.sink));
+        self.route == other.route && ends == (other.source, other.sink)
+    }
+}
+
+#[derive(Default)]
+struct Line {
+    amount: Amount,
+    /// Bytes of or to a path that was not looked at in time, and that is taken for a file because
+    /// others that went the same way are.
+    guessed: u64,
+    sources: Names,
+    sinks: Names,
+}
+
+impl Line {
+    fn add(&mut self, flow: &Flow<'_>) {
+        self.amount.add(flow.amount);
+        self.sources.add(flow.source.name(), flow.amount.bytes);
+        self.sinks.add(flow.sink.name(), flow.amount.bytes);
+    }
+
+    fn join(&mut self, guess: Self) {
+        self.amount.add(&guess.amount);
+        self.guessed += guess.amount.bytes;
+        self.sources.join(guess.sources);
+        self.sinks.join(guess.sinks);
+    }
+}
+
+/// Names, and how many bytes went to or came from each.
+#[derive(Default)]
+struct Names(HashMap<String, u64>);
+
+impl Names {
+    fn add(&mut self, name: Option<String>, bytes: u64) {
+        if let Some(name) = name {
+            *self.0.entry(name).or_default() += bytes;
+        }
+    }
+
+    fn join(&mut self, more: Self) {
+        for (name, bytes) in more.0 {
+            self.add(Some(name), bytes);
+        }
+    }
+
+    /// Those with most bytes, and whether there are more.
+    fn first(&self) -> (Vec<String>, bool) {
+        let mut names: Vec<(&String, &u64)> = self.0.iter().collect();
+        names.sort_by_key(|&(name, bytes)| (std::cmp::Reverse(bytes), name));
+        let more = names.len() > NAMES_AT_MOST;
+        let first = names.into_iter().take(NAMES_AT_MOST);
+        (first.map(|(name, _)| name.clone()).collect(), more)
+    }
+}
+
+const NAMES_AT_MOST: usize = 3;
+
+/// Paths that were not looked at in time go with the files, if there are files that went the same
+/// way.
+fn join_guesses(lines: &mut BTreeMap<Key, Line>) {
+    let guesses = lines.keys().filter(|key| key.has_guess());
+    for guess in guesses.copied().collect::<Vec<Key>>() {
+        let alike = lines.iter().filter(|(key, _)| guess.is_like(key));
+        let largest = alike.max_by_key(|(_, line)| line.amount.bytes);
+        let Some(key) = largest.map(|(&key, _)| key) else {
+            continue;
+        };
+        if let (Some(guess), Some(line)) = (lines.remove(&guess), lines.get_mut(&key)) {
+            line.join(guess);
+        }
+    }
+}
+
+fn flow_line(key: &Key, line: &Line, method: Method) -> FlowLine {
+    let amount = &line.amount;
+    let copies_per_byte = if amount.bytes == 0 {
         0.0
     } else {
-        flow.copied as f64 / flow.bytes as f64
+        amount.copied as f64 / amount.bytes as f64
     };
     let facts = Facts {
-        source,
-        sink,
-        calls,
+        source: key.source,
+        sink: key.sink,
+        calls: key.route.calls(),
         copies_per_byte,
-        portion_bytes: flow.bytes / flow.portions.max(1),
-        inferred: flow.inferred > 0,
+        portion_bytes: amount.bytes / amount.portions.max(1),
+        inferred: amount.inferred > 0,
+        fit: key.fit,
     };
+    let (sources, more_sources) = line.sources.first();
+    let (sinks, more_sinks) = line.sinks.first();
     FlowLine {
-        source,
-        sink,
-        calls: calls.iter().map(|&call| call.to_owned()).collect(),
-        bytes: flow.bytes,
-        copied_bytes: flow.copied,
+        source: key.source,
+        sink: key.sink,
+        calls: facts.calls.iter().map(|&call| call.to_owned()).collect(),
+        bytes: amount.bytes,
+        copied_bytes: amount.copied,
         copies_per_byte,
         method,
-        inferred_bytes: flow.inferred,
-        guessed_bytes: flow.guessed,
+        inferred_bytes: amount.inferred,
+        guessed_bytes: line.guessed,
+        unchanged: key.fit.unchanged,
         portion_bytes: facts.portion_bytes,
-        sources: flow.sources.first.clone(),
-        more_sources: flow.sources.more,
-        sinks: flow.sinks.first.clone(),
-        more_sinks: flow.sinks.more,
+        sources,
+        more_sources,
+        sinks,
+        more_sinks,
         verdict: verdict(&facts),
-        advice: advice(&facts).map(str::to_owned),
+        advice: advice(&facts),
     }
 }
 

@@ -13,7 +13,8 @@ use super::collector::{Collector, Round, Sources};
 use super::event::Event;
 use super::instruments::{Copies, DeviceInstruments, Instruments, copy_routines};
 use super::ledger::{Ledger, Sums};
-use super::procfs::{Procfs, threads};
+use super::object::Seen;
+use super::procfs::{Procfs, descriptors, threads};
 use super::report::{Costs, CpuParts, Report};
 use super::world::World;
 use crate::bench::results::Part;
@@ -66,12 +67,18 @@ impl Tracer {
         let prepared = Prepared::new(copies)?;
         let inexact = prepared.inexact();
         let traced = pids.to_vec();
-        let (collector, opened) = Collector::start(move || {
+        let (collector, (opened, known)) = Collector::start(move || {
             let (mut builder, instruments, profile) = prepared.build()?;
             builder.inherit(true);
             let session = builder.attach_to_all(&traced)?;
             let devices = open_devices(&prepared.tracefs)?;
             session.enable()?;
+            // What was open before is looked at after recording began, so that its end is seen.
+            let known = traced.iter().flat_map(|&pid| {
+                let found = descriptors(pid).into_iter();
+                found.map(move |(fd, seen)| (pid, fd, seen))
+            });
+            let known: Vec<(u32, i32, Seen)> = known.collect();
             let pids: HashSet<u32> = traced.iter().copied().collect();
             let sources = Sources {
                 session,
@@ -81,11 +88,14 @@ impl Tracer {
                 pids,
             };
             let opened = Opened::of(&sources);
-            Ok((sources, opened))
+            Ok((sources, (opened, known)))
         })?;
         let mut this = Self::new(collector, opened, inexact);
         this.threads = pids.iter().flat_map(|&pid| threads(pid)).collect();
         this.pids.extend(pids);
+        for (pid, fd, seen) in known {
+            this.ledger.know(pid, fd, seen);
+        }
         Ok(this)
     }
 
@@ -117,7 +127,8 @@ impl Tracer {
         // It inherits ours, and may be gone before they can be looked up.
         for fd in 0..3 {
             if let Some(seen) = Procfs::default().object(std::process::id(), fd) {
-                this.ledger.know(child.id(), fd, seen);
+                let looked_ns = 0;
+                this.ledger.know(child.id(), fd, Seen { looked_ns, ..seen });
             }
         }
         Ok((this, child))
@@ -191,13 +202,14 @@ impl Tracer {
             }
         }
         let seen = (self.pids.len(), self.threads.len());
-        let mut report = Report::new(&self.ledger, seconds, self.costs, seen, self.notes());
+        let notes = self.notes();
+        let mut report = Report::new(&mut self.ledger, seconds, self.costs, seen, notes);
         report.cpu = self.samples.as_ref().and_then(cpu_parts);
         Ok(report)
     }
 
     fn take(&mut self, round: Round) {
-        for event in &round.events {
+        for (_, event) in &round.events {
             if let Event::Fork { child, .. } = event {
                 self.pids.insert(child.pid);
                 self.threads.insert(child.tid);

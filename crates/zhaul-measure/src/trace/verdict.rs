@@ -1,5 +1,6 @@
 //! The sentence on a flow: what it cost per byte, and what another way would cost.
 
+use super::fit::{By, Fit};
 use super::object::Kind;
 
 /// What a verdict is made from.
@@ -11,8 +12,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) copies_per_byte: f64,
     /// The average length of what went at a time.
     pub(crate) portion_bytes: u64,
-    /// A file that lies on a file system without shared blocks, or nothing is known.
     pub(crate) inferred: bool,
+    pub(crate) fit: Fit,
 }
 
 /// `file → socket: 2.00 CPU copies per byte (read, write); sendfile would make it 0`.
@@ -30,7 +31,7 @@ pub(crate) fn verdict(facts: &Facts<'_>) -> String {
     text.push(')');
     if let Some(advice) = advice(facts) {
         text.push_str("; ");
-        text.push_str(advice);
+        text.push_str(&advice);
     }
     text
 }
@@ -44,38 +45,88 @@ pub(crate) fn figure(copies_per_byte: f64) -> String {
     }
 }
 
-/// What would be better, if anything would.
-pub(crate) fn advice(facts: &Facts<'_>) -> Option<&'static str> {
-    use Kind::{
-        BlockDevice, DirectFile, File, Memfd, Null, Pipe, Program, Tcp, TlsTcp, Udp, Unix, Zero,
-    };
-    let copies = facts.copies_per_byte;
-    if copies < WORTH_A_WORD {
+/// What would be better, if anything would, and if it can be had.
+pub(crate) fn advice(facts: &Facts<'_>) -> Option<String> {
+    if facts.copies_per_byte < WORTH_A_WORD {
         return None;
     }
-    Some(match (facts.source, facts.sink) {
-        (File | Memfd | BlockDevice, Tcp | Unix | Udp) => "sendfile would make it 0",
-        (DirectFile, Tcp | Udp) => "MSG_ZEROCOPY would make it 0 (except on loopback)",
-        (File | Memfd | BlockDevice, TlsTcp) if copies > 1.5 => "sendfile would make it 1",
-        (File | Memfd | BlockDevice, Pipe) => "splice would make it 0",
-        (Tcp | Unix | Pipe, Tcp | Unix | Udp | Pipe) => "splice would make it 0",
-        (Tcp | Unix | Pipe, TlsTcp) if copies > 1.5 => "splice would make it 1",
-        (Tcp | Unix | Pipe, File | Memfd | BlockDevice) if copies > 1.5 => "splice would make it 1",
-        (File, File) if copies > 1.5 => {
-            "copy_file_range would make it 1, or 0 where the file system can share blocks"
+    if facts.source.is_stored() && facts.sink.is_stored() {
+        return between_files(facts).map(str::to_owned);
+    }
+    match (without_memory(facts), facts.fit.unchanged) {
+        (Some(better), Some(true)) => Some(better.to_owned()),
+        // What the program did with them in its memory was not seen.
+        (Some(better), _) => Some(format!("{better} if the program does not change them")),
+        (None, _) => from_memory(facts).map(str::to_owned),
+    }
+}
+
+/// For bytes that need not pass through the program's memory.
+fn without_memory(facts: &Facts<'_>) -> Option<&'static str> {
+    use Kind::{BlockDevice, File, Memfd, Null, Pipe, Tcp, TlsTcp, Udp, Unix};
+    let (copies, fit) = (facts.copies_per_byte, facts.fit);
+    let (by, better) = match (facts.source, facts.sink) {
+        (File | Memfd | BlockDevice, Tcp | Unix | Udp | Null) => {
+            (By::Sendfile, "sendfile would make it 0")
         }
-        (File, File) => "sharing blocks (reflink) would make it 0, where the file system can",
-        (File | Memfd | BlockDevice, Null) => "sendfile would make it 0",
-        (source, sink) if source.is_stored() && sink.is_stored() && copies > 1.5 => {
-            "splice through a pipe would make it 1"
+        (File | Memfd | BlockDevice, TlsTcp) if copies > TWICE => {
+            (By::Sendfile, "sendfile would make it 1")
         }
-        (File, Program) if facts.portion_bytes >= LARGE => "mmap would make it 0",
-        (Program | Zero, Tcp | Udp) if facts.portion_bytes >= LARGE => {
-            "MSG_ZEROCOPY would make it 0 (except on loopback)"
+        (File | Memfd | BlockDevice, Pipe) => (By::Splice, "splice would make it 0"),
+        (Tcp | Unix | Pipe, Tcp | Unix | Udp | Pipe) => (By::Splice, "splice would make it 0"),
+        (Tcp | Unix | Pipe, TlsTcp) if copies > TWICE => (By::Splice, "splice would make it 1"),
+        (Tcp | Unix | Pipe, File | Memfd | BlockDevice) if copies > TWICE && !fit.appends => {
+            (By::Splice, "splice would make it 1")
         }
         _ => return None,
-    })
+    };
+    (!fit.is_refused(by)).then_some(better)
 }
+
+/// For bytes that go into the program or out of it.
+fn from_memory(facts: &Facts<'_>) -> Option<&'static str> {
+    use Kind::{DirectFile, File, Program, Tcp, Udp, Unknown, Zero};
+    match (facts.source, facts.sink) {
+        (DirectFile, Tcp | Udp) => Some("MSG_ZEROCOPY would make it 0 (except on loopback)"),
+        (File, Program) if facts.portion_bytes >= LARGE => Some("mmap would make it 0"),
+        (Program | Unknown | Zero, Tcp | Udp) if facts.portion_bytes >= LARGE => {
+            Some("MSG_ZEROCOPY would make it 0 (except on loopback)")
+        }
+        _ => None,
+    }
+}
+
+/// Between two things that keep bytes, and only if the bytes are known to have been left as they
+/// are: else the program is a transformation and no copy.
+fn between_files(facts: &Facts<'_>) -> Option<&'static str> {
+    let fit = facts.fit;
+    if fit.same_file || fit.appends || fit.unchanged != Some(true) {
+        return None;
+    }
+    let can_share = fit.shares_blocks && !fit.other_file_system && !fit.is_refused(By::Reflink);
+    if (facts.source, facts.sink) == (Kind::File, Kind::File) {
+        let can_copy = !fit.other_file_system && !fit.is_refused(By::CopyFileRange);
+        match facts.copies_per_byte > TWICE {
+            true if can_copy && can_share => {
+                return Some(
+                    "copy_file_range would make it 1, or 0 where the file system can share blocks",
+                );
+            }
+            true if can_copy => return Some("copy_file_range would make it 1"),
+            false => {
+                return can_share.then_some(
+                    "sharing blocks (reflink) would make it 0, where the file system can",
+                );
+            }
+            true => {}
+        }
+    }
+    let is_better = facts.copies_per_byte > TWICE && !fit.is_refused(By::Sendfile);
+    is_better.then_some("sendfile would make it 1")
+}
+
+/// More than this are two copies of each byte.
+const TWICE: f64 = 1.5;
 
 /// Less than this is the header before a body.
 const WORTH_A_WORD: f64 = 0.05;
@@ -88,65 +139,119 @@ const LARGE: u64 = 10_240;
 mod tests {
     use super::*;
 
-    fn of(source: Kind, sink: Kind, calls: &[&'static str], copies_per_byte: f64) -> String {
-        verdict(&Facts {
+    const UNCHANGED: Fit = Fit {
+        unchanged: Some(true),
+        ..NOTHING_KNOWN
+    };
+    const NOTHING_KNOWN: Fit = Fit::new();
+
+    fn facts(source: Kind, sink: Kind, copies_per_byte: f64, fit: Fit) -> Facts<'static> {
+        Facts {
             source,
             sink,
-            calls,
+            calls: &["read", "write"],
             copies_per_byte,
             portion_bytes: 65_536,
             inferred: false,
-        })
+            fit,
+        }
+    }
+
+    fn advised(source: Kind, sink: Kind, copies_per_byte: f64, fit: Fit) -> Option<String> {
+        advice(&facts(source, sink, copies_per_byte, fit))
     }
 
     #[test]
-    fn the_classic_loop_is_told_of_sendfile() {
+    fn the_classic_loop_is_told_of_sendfile_with_the_reservation_that_holds() {
         assert_eq!(
-            of(Kind::File, Kind::Tcp, &["read", "write"], 2.0),
-            "file → socket: 2.00 CPU copies per byte (read, write); sendfile would make it 0"
+            verdict(&facts(Kind::File, Kind::Tcp, 2.0, NOTHING_KNOWN)),
+            "file → socket: 2.00 CPU copies per byte (read, write); sendfile would make it 0 if the \
+             program does not change them"
         );
     }
 
     #[test]
     fn what_is_good_is_said_without_advice() {
         assert_eq!(
-            of(Kind::File, Kind::Tcp, &["sendfile"], 0.0),
+            verdict(&Facts {
+                calls: &["sendfile"],
+                ..facts(Kind::File, Kind::Tcp, 0.0, UNCHANGED)
+            }),
             "file → socket: 0 CPU copies per byte (sendfile)"
         );
+        assert_eq!(advised(Kind::Tcp, Kind::Program, 1.0, NOTHING_KNOWN), None);
+    }
+
+    #[test]
+    fn a_copy_is_told_of_what_works_between_its_files() {
+        let between = |fit| advised(Kind::File, Kind::File, 2.0, fit);
+        let sharing = Fit {
+            shares_blocks: true,
+            ..UNCHANGED
+        };
         assert_eq!(
-            of(Kind::Tcp, Kind::Program, &["recvfrom"], 1.0),
-            "socket → program: 1.00 CPU copies per byte (recvfrom)"
+            between(sharing).as_deref(),
+            Some("copy_file_range would make it 1, or 0 where the file system can share blocks")
+        );
+        assert_eq!(
+            between(UNCHANGED).as_deref(),
+            Some("copy_file_range would make it 1")
+        );
+        let apart = Fit {
+            other_file_system: true,
+            ..sharing
+        };
+        assert_eq!(between(apart).as_deref(), Some("sendfile would make it 1"));
+        assert_eq!(
+            between(UNCHANGED.refusing(By::CopyFileRange)).as_deref(),
+            Some("sendfile would make it 1")
+        );
+        let all = UNCHANGED.refusing(By::CopyFileRange).refusing(By::Sendfile);
+        assert_eq!(between(all), None);
+        assert_eq!(
+            advised(Kind::File, Kind::File, 1.0, sharing).as_deref(),
+            Some("sharing blocks (reflink) would make it 0, where the file system can")
+        );
+        assert_eq!(
+            advised(Kind::File, Kind::File, 1.0, sharing.refusing(By::Reflink)),
+            None
         );
     }
 
     #[test]
-    fn a_relay_is_told_of_splice_and_a_copy_of_copy_file_range() {
-        assert_eq!(
-            of(Kind::Tcp, Kind::Tcp, &["recvfrom", "sendto"], 2.0),
-            "socket → socket: 2.00 CPU copies per byte (recvfrom, sendto); \
-             splice would make it 0"
-        );
-        assert_eq!(
-            of(Kind::File, Kind::File, &["read", "write"], 2.0),
-            "file → file: 2.00 CPU copies per byte (read, write); copy_file_range would make it 1, \
-             or 0 where the file system can share blocks"
-        );
-        assert_eq!(
-            of(Kind::File, Kind::File, &["copy_file_range"], 1.0),
-            "file → file: 1.00 CPU copies per byte (copy_file_range); sharing blocks (reflink) \
-             would make it 0, where the file system can"
-        );
+    fn a_program_that_is_no_copy_is_told_nothing_of_copying() {
+        let between = |fit| advised(Kind::File, Kind::File, 2.0, fit);
+        assert_eq!(between(NOTHING_KNOWN), None, "nobody knows");
+        let changed = Fit {
+            unchanged: Some(false),
+            ..NOTHING_KNOWN
+        };
+        assert_eq!(between(changed), None, "it transforms");
+        let in_place = Fit {
+            same_file: true,
+            ..UNCHANGED
+        };
+        assert_eq!(between(in_place), None, "it rewrites its own file");
+        let appends = Fit {
+            appends: true,
+            ..UNCHANGED
+        };
+        assert_eq!(between(appends), None, "refused with O_APPEND");
+    }
+
+    #[test]
+    fn what_was_seen_to_fail_is_not_advised() {
+        let refused = NOTHING_KNOWN.refusing(By::Splice);
+        assert_eq!(advised(Kind::Tcp, Kind::Tcp, 2.0, refused), None);
+        let other = NOTHING_KNOWN.refusing(By::Sendfile);
+        assert!(advised(Kind::Tcp, Kind::Tcp, 2.0, other).is_some());
     }
 
     #[test]
     fn small_messages_are_not_told_to_avoid_their_copy() {
         let facts = Facts {
-            source: Kind::Program,
-            sink: Kind::Tcp,
-            calls: &["sendto"],
-            copies_per_byte: 1.0,
             portion_bytes: 238,
-            inferred: false,
+            ..facts(Kind::Program, Kind::Tcp, 1.0, NOTHING_KNOWN)
         };
         assert_eq!(advice(&facts), None);
     }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::object::Seen;
+use super::object::{Object, Seen};
 
 /// Looks at the processes that are traced, as they are at this moment: later than the event about
 /// which is asked, so that an answer may be about something newer. `None` is always a right answer.
@@ -15,6 +15,10 @@ pub trait World {
 
     /// Reads the process's memory; `false` if not all of it could be read.
     fn memory(&mut self, pid: u32, address: u64, into: &mut [u8]) -> bool;
+
+    /// Whether the bytes that one file got from another are those of the other. `None` if nobody
+    /// can tell any more.
+    fn unchanged(&mut self, source: &Object, sink: &Object) -> Option<bool>;
 }
 
 /// A file mapped into memory.

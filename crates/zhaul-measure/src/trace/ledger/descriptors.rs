@@ -4,11 +4,13 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use super::super::calls::{Followed, Role, followed};
-use super::super::event::Call;
+use super::super::event::{Call, Task};
+use super::super::fit::By;
 use super::super::object::{Kind, Object, PipeId, Seen};
 use super::super::process::Descriptor;
 use super::super::world::World;
 use super::Ledger;
+use super::transfers::FICLONE;
 
 /// The descriptor that a successful call makes and that is worth a look while it is open.
 pub(in super::super) fn makes(call: &Call) -> Option<(u32, i32)> {
@@ -54,46 +56,79 @@ impl<W: World> Ledger<W> {
     /// What a descriptor refers to. Looked up once, unless the events say.
     pub(super) fn object(&mut self, pid: u32, fd: i32) -> Rc<Object> {
         if let Some(descriptor) = self.process(pid).descriptors.get(&fd) {
-            let object = Rc::clone(&descriptor.object);
-            if !object.is_guessed() {
-                return object;
-            }
-            return match self.look(pid, fd).filter(has_path) {
-                Some(seen) => self.adopt(pid, fd, seen),
-                None => object,
-            };
+            return Rc::clone(&descriptor.object);
         }
-        let seen = self.look(pid, fd).unwrap_or_default();
+        let seen = self.world.object(pid, fd).unwrap_or_default();
         self.adopt(pid, fd, seen)
-    }
-
-    /// Looks at the process, unless what is asked about is gone for certain.
-    fn look(&mut self, pid: u32, fd: i32) -> Option<Seen> {
-        if self
-            .closed_at
-            .get(&(pid, fd))
-            .is_some_and(|&at| at > self.at)
-        {
-            return None;
-        }
-        self.world.object(pid, fd)
     }
 
     /// The length of a file at this moment.
     pub(super) fn file_bytes(&mut self, pid: u32, fd: i32) -> Option<u64> {
-        self.look(pid, fd)?.bytes
+        self.world.object(pid, fd)?.bytes
     }
 
     fn adopt(&mut self, pid: u32, fd: i32, seen: Seen) -> Rc<Object> {
         let cloexec = seen.cloexec;
-        let object = Rc::new(Object::from(seen));
-        self.set(pid, fd, Rc::clone(&object), cloexec);
+        let object = Object::looked_at(pid, fd, seen);
+        let descriptor = Descriptor::of(Rc::clone(&object), cloexec);
+        self.process(pid).descriptors.insert(fd, descriptor);
         object
     }
 
-    fn set(&mut self, pid: u32, fd: i32, object: Rc<Object>, cloexec: bool) {
-        let descriptor = Descriptor { object, cloexec };
-        self.process(pid).descriptors.insert(fd, descriptor);
+    /// A call made this descriptor.
+    fn set(&mut self, call: &Call, fd: i32, object: Rc<Object>, cloexec: bool) {
+        let (pid, now_ns) = (call.task.pid, self.now_ns);
+        let made = Descriptor {
+            maker: call.task.tid,
+            ..Descriptor::of(object, cloexec)
+        };
+        let descriptors = &mut self.process(pid).descriptors;
+        let Some(before) = descriptors.insert(fd, made) else {
+            return;
+        };
+        before.object.closed(pid, fd, now_ns);
+        if closes(call).is_none()
+            && let Some(made) = descriptors.get_mut(&fd)
+        {
+            made.took_over_ns = Some(now_ns);
+        }
+    }
+
+    /// A number was given free. If another thread got it before this call returned, what it has now
+    /// stays.
+    fn closed(&mut self, task: Task, fd: i32) {
+        let now_ns = self.now_ns;
+        let descriptors = &mut self.process(task.pid).descriptors;
+        let Some(descriptor) = descriptors.get_mut(&fd) else {
+            return;
+        };
+        let took_over_ns = descriptor.took_over_ns.take();
+        let is_late = took_over_ns.is_some_and(|ns| now_ns.saturating_sub(ns) < CLOSE_NS);
+        if is_late && descriptor.maker != task.tid {
+            return;
+        }
+        descriptor.object.closed(task.pid, fd, now_ns);
+        descriptors.remove(&fd);
+    }
+
+    /// A call that another way of moving bytes is made of failed, and will fail again.
+    pub(super) fn refused(&mut self, call: &Call, role: Role) {
+        let [first, second, third, ..] = call.arguments;
+        let (by, source, sink) = match role {
+            Role::Sendfile => (By::Sendfile, second, first),
+            Role::Splice => (By::Splice, first, third),
+            Role::CopyFileRange => (By::CopyFileRange, first, third),
+            Role::Ioctl if second as u32 == FICLONE => (By::Reflink, third, first),
+            _ => return,
+        };
+        if !is_final(-call.result) {
+            return;
+        }
+        let (source, sink) = (
+            self.object(call.task.pid, fd(source)),
+            self.object(call.task.pid, fd(sink)),
+        );
+        self.refusals.add(by, source, sink);
     }
 
     /// A successful call that moves no data.
@@ -105,36 +140,34 @@ impl<W: World> Ledger<W> {
             Role::Open(flags) => self.opened(call, flags.map(|index| arguments[index])),
             Role::Memfd => {
                 let cloexec = arguments[1] & u64::from(libc::MFD_CLOEXEC) != 0;
-                self.set(pid, made, Object::of(Kind::Memfd), cloexec);
+                self.set(call, made, Object::of(Kind::Memfd), cloexec);
             }
             Role::Socket => {
                 let kind = socket_kind(arguments[0], arguments[1], arguments[2]);
-                self.set(pid, made, Object::socket(kind), has_cloexec(arguments[1]));
+                self.set(call, made, Object::socket(kind), has_cloexec(arguments[1]));
             }
             Role::Accept(flags) => {
                 let listener = self.object(pid, fd(arguments[0]));
                 let cloexec = flags.is_some_and(|index| has_cloexec(arguments[index]));
-                self.set(pid, made, Object::accepted_from(&listener), cloexec);
+                self.set(call, made, Object::accepted_from(&listener), cloexec);
             }
-            Role::Socketpair => self.made_pair(call, arguments[3], |fds, ledger| {
+            Role::Socketpair => self.made_pair(call, arguments[3], is_socket, |fds, ledger| {
                 let kind = socket_kind(arguments[0], arguments[1], arguments[2]);
                 let cloexec = has_cloexec(arguments[1]);
                 for fd in fds {
-                    ledger.set(pid, fd, Object::socket(kind), cloexec);
+                    ledger.set(call, fd, Object::socket(kind), cloexec);
                 }
             }),
-            Role::Pipe => self.made_pair(call, arguments[0], |fds, ledger| {
+            Role::Pipe => self.made_pair(call, arguments[0], is_pipe, |fds, ledger| {
                 let cloexec = call.number == libc::SYS_pipe2 && has_cloexec(arguments[1]);
-                ledger.made_pipe(pid, fds, cloexec);
+                ledger.made_pipe(call, fds, cloexec);
             }),
             Role::Dup => {
                 let cloexec = call.number == libc::SYS_dup3 && has_cloexec(arguments[2]);
                 self.duplicated(call, cloexec);
             }
             Role::Fcntl => self.fcntl(call),
-            Role::Close => {
-                self.process(pid).descriptors.remove(&fd(arguments[0]));
-            }
+            Role::Close => self.closed(call.task, fd(arguments[0])),
             Role::CloseRange => self.close_range(call),
             Role::Mmap => self.mmap(call),
             Role::Munmap => self.unmap(pid, span(arguments[0], arguments[1])),
@@ -147,61 +180,97 @@ impl<W: World> Ledger<W> {
                 unsent.extend(process.inputs.clear(to));
                 self.stayed(unsent);
             }
+            Role::Brk => {
+                let before = std::mem::replace(&mut self.process(pid).heap_end, call.result as u64);
+                self.overwritten(pid, call.result as u64..before);
+            }
+            Role::Madvise => match arguments[2] as i32 {
+                libc::MADV_DONTNEED | libc::MADV_FREE | libc::MADV_REMOVE => {
+                    self.overwritten(pid, span(arguments[0], arguments[1]));
+                }
+                _ => {}
+            },
+            Role::Fill(index) => {
+                let start = arguments[index];
+                self.overwritten(pid, start..start.saturating_add(call.result as u64));
+            }
             Role::Setsockopt => self.setsockopt(call),
             Role::Ioctl => self.ioctl(call),
             _ => {}
         }
     }
 
-    /// A path was opened. If it is gone by now, it was something with a path: most likely a file.
+    /// Something else is in this range from now on.
+    pub(super) fn overwritten(&mut self, pid: u32, range: Range<u64>) {
+        if range.start < range.end {
+            let unsent = self.process(pid).inputs.clear(range);
+            self.stayed(unsent);
+        }
+    }
+
+    /// A path was opened. If nobody could look at it, it was something with a path: most likely a
+    /// file.
     fn opened(&mut self, call: &Call, flags: Option<u64>) {
         let (pid, made) = (call.task.pid, call.result as i32);
         let direct = flags.is_some_and(|flags| flags & libc::O_DIRECT as u64 != 0);
-        match call.made.as_deref().filter(|seen| has_path(seen)).cloned() {
-            Some(seen) => drop(self.adopt(pid, made, seen)),
-            None => {
-                let cloexec = flags.is_some_and(has_cloexec);
-                self.set(pid, made, Object::opened(direct), cloexec);
-            }
+        let object = Object::opened(direct);
+        let seen = call.made.as_deref().filter(|seen| has_path(seen)).cloned();
+        let seen_cloexec = seen.as_ref().is_some_and(|seen| seen.cloexec);
+        if let Some(seen) = seen {
+            object.add_look(pid, made, seen);
         }
+        let cloexec = flags.map_or(seen_cloexec, has_cloexec);
+        self.set(call, made, object, cloexec);
     }
 
     /// The original may have been closed before it could be looked at, and the duplicate not.
     fn duplicated(&mut self, call: &Call, cloexec: bool) {
         let (pid, made) = (call.task.pid, call.result as i32);
         let object = self.object(pid, fd(call.arguments[0]));
-        let seen = call.made.as_deref().filter(|seen| has_path(seen));
-        match seen.filter(|_| object.is_guessed()).cloned() {
-            Some(seen) => drop(self.adopt(pid, made, seen)),
-            None => self.set(pid, made, object, cloexec),
+        if made == fd(call.arguments[0]) {
+            return;
         }
+        if let Some(seen) = call.made.as_deref().filter(|seen| has_path(seen)) {
+            object.add_look(pid, made, seen.clone());
+        }
+        self.set(call, made, object, cloexec);
     }
 
-    /// Two descriptors were stored at this address.
-    fn made_pair(&mut self, call: &Call, at: u64, then: impl FnOnce([i32; 2], &mut Self)) {
-        let Some((bytes, _)) = self.arguments_at(call, at, 8) else {
+    /// Two descriptors were stored at this address. If that is read late, something else may be
+    /// there by now.
+    fn made_pair(
+        &mut self,
+        call: &Call,
+        at: u64,
+        what: fn(&Seen) -> bool,
+        then: impl FnOnce([i32; 2], &mut Self),
+    ) {
+        let Some((bytes, late)) = self.arguments_at(call, at, 8) else {
             return;
         };
         let word = |at: usize| {
             i32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
         };
         let fds = [word(0), word(4)];
-        if fds.iter().all(|&fd| (0..FD_LIMIT).contains(&fd)) && fds[0] != fds[1] {
-            then(fds, self);
+        if fds.iter().any(|fd| !(0..FD_LIMIT).contains(fd)) || fds[0] == fds[1] {
+            return;
         }
+        if late {
+            for fd in fds {
+                if let Some(seen) = self.world.object(call.task.pid, fd).filter(what) {
+                    self.adopt(call.task.pid, fd, seen);
+                }
+            }
+            return;
+        }
+        then(fds, self);
     }
 
-    fn made_pipe(&mut self, pid: u32, fds: [i32; 2], cloexec: bool) {
-        let inode = fds.iter().find_map(|&fd| self.look(pid, fd)?.pipe);
-        let id = inode.map_or_else(
-            || {
-                self.pipes_made += 1;
-                PipeId::Made(self.pipes_made)
-            },
-            PipeId::Inode,
-        );
+    fn made_pipe(&mut self, call: &Call, fds: [i32; 2], cloexec: bool) {
+        self.pipes_made += 1;
+        let id = PipeId::Made(self.pipes_made);
         for (fd, writable) in fds.into_iter().zip([false, true]) {
-            self.set(pid, fd, Object::pipe(id, writable), cloexec);
+            self.set(call, fd, Object::pipe(id, writable), cloexec);
         }
     }
 
@@ -229,9 +298,13 @@ impl<W: World> Ledger<W> {
     fn close_range(&mut self, call: &Call) {
         let [first, last, flags, ..] = call.arguments;
         let range = first as u32..=last as u32;
-        let descriptors = &mut self.process(call.task.pid).descriptors;
+        let (pid, now_ns) = (call.task.pid, self.now_ns);
+        let descriptors = &mut self.process(pid).descriptors;
         if flags & u64::from(libc::CLOSE_RANGE_CLOEXEC) == 0 {
-            descriptors.retain(|&fd, _| !range.contains(&fd.cast_unsigned()));
+            let closed = descriptors.extract_if(|fd, _| range.contains(&fd.cast_unsigned()));
+            for (fd, descriptor) in closed {
+                descriptor.object.closed(pid, fd, now_ns);
+            }
             return;
         }
         for (fd, descriptor) in descriptors {
@@ -249,10 +322,18 @@ impl<W: World> Ledger<W> {
             return;
         }
         let file = self.object(pid, fd(number));
-        if protection & libc::PROT_EXEC as u64 != 0 {
-            file.set_image();
-        }
         file.confirm();
+        if protection & libc::PROT_EXEC as u64 != 0 {
+            // What the loader read of it were headers.
+            file.set_image();
+            let read = self.process(pid).inputs.forget(&file);
+            self.stayed(read);
+        }
+        let writable = libc::PROT_WRITE as u64;
+        if flags & libc::MAP_TYPE as u64 == libc::MAP_PRIVATE as u64 && protection & writable != 0 {
+            // The program may change what it sees there, and the file stays as it is.
+            return;
+        }
         let mappable = [Kind::File, Kind::DirectFile, Kind::BlockDevice];
         if mappable.contains(&file.kind()) {
             self.process(pid).mappings.map(range, file);
@@ -260,10 +341,8 @@ impl<W: World> Ledger<W> {
     }
 
     fn unmap(&mut self, pid: u32, range: Range<u64>) {
-        let process = self.process(pid);
-        process.mappings.unmap(range.clone());
-        let unsent = process.inputs.clear(range);
-        self.stayed(unsent);
+        self.process(pid).mappings.unmap(range.clone());
+        self.overwritten(pid, range);
     }
 
     fn setsockopt(&mut self, call: &Call) {
@@ -301,6 +380,31 @@ fn has_path(seen: &Seen) -> bool {
     !seen.kind.is_socket() && seen.kind != Kind::Event
 }
 
+fn is_pipe(seen: &Seen) -> bool {
+    seen.kind == Kind::Pipe
+}
+
+fn is_socket(seen: &Seen) -> bool {
+    seen.kind.is_socket()
+}
+
+/// Whether a call that failed so would fail again between ends of the same kind: it is not a matter
+/// of memory, space, signals, or of what the peer did.
+fn is_final(errno: i64) -> bool {
+    let errno = i32::try_from(errno).unwrap_or(0);
+    matches!(
+        errno,
+        libc::EXDEV
+            | libc::EINVAL
+            | libc::EOPNOTSUPP
+            | libc::ENOTTY
+            | libc::ENOSYS
+            | libc::EPERM
+            | libc::EBADF
+            | libc::ETXTBSY
+    )
+}
+
 /// The pages of a mapping.
 fn span(address: u64, length: u64) -> Range<u64> {
     let page = rustix::param::page_size() as u64;
@@ -329,5 +433,7 @@ const fn socket_kind(domain: u64, kind: u64, protocol: u64) -> Kind {
 }
 
 const SOCK_TYPE_MASK: i32 = 0xf;
+/// From the time when a number is free to the return of the call that gave it free.
+const CLOSE_NS: u64 = 10_000_000;
 /// More descriptors than any process has.
 const FD_LIMIT: i32 = 1 << 30;

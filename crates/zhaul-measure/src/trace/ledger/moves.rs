@@ -6,7 +6,7 @@ use std::rc::Rc;
 use super::super::calls::{Followed, Span};
 use super::super::contract;
 use super::super::event::Call;
-use super::super::memory::{Portion, share};
+use super::super::memory::{Piece, Portion, share};
 use super::super::object::{Kind, Object};
 use super::super::route::Route;
 use super::super::world::World;
@@ -18,6 +18,20 @@ struct Place {
     ranges: Vec<Range<u64>>,
     /// Read later than the call: what is there may be of another call.
     late: bool,
+}
+
+impl Place {
+    /// At most so many bytes of it, in one piece.
+    fn take_front(&mut self, bytes: u64) -> Option<Range<u64>> {
+        let first = self.ranges.first_mut()?;
+        let end = first.end.min(first.start + bytes);
+        let taken = first.start..end;
+        first.start = end;
+        if first.is_empty() {
+            self.ranges.remove(0);
+        }
+        Some(taken)
+    }
 }
 
 impl<W: World> Ledger<W> {
@@ -32,17 +46,24 @@ impl<W: World> Ledger<W> {
         let pid = call.task.pid;
         let source = self.object(pid, fd(call.arguments[0]));
         self.book_pages(call.task, Some(&source), None);
+        let mut bytes = call.result.unsigned_abs();
+        if span == Span::Buffer {
+            // MSG_TRUNC says how long a datagram was, not how much of it was stored.
+            bytes = bytes.min(call.arguments[2]);
+        }
+        // Whatever it is that comes: it replaces what was there.
+        let mut place = self.place(call, span, bytes);
+        if let Some(place) = place.as_ref().filter(|place| !place.late) {
+            for range in &place.ranges {
+                self.overwritten(pid, range.clone());
+            }
+        }
         if source.kind() == Kind::Event {
             self.account(known.name, 0, exact);
             return;
         }
         let flags = flags.map_or(0, |index| call.arguments[index] as i32);
-        let mut bytes = call.result.unsigned_abs();
         let discards = flags & libc::MSG_TRUNC != 0 && source.kind() == Kind::Tcp;
-        if span == Span::Buffer && !discards {
-            // MSG_TRUNC says how long a datagram was, not how much of it was stored.
-            bytes = bytes.min(call.arguments[2]);
-        }
         let contract = contract::input(source.kind());
         let copied = self.cost(exact, if discards { 0 } else { contract * bytes });
         self.account(known.name, bytes, copied);
@@ -62,15 +83,14 @@ impl<W: World> Ledger<W> {
             return;
         }
         self.sums.bytes_in += bytes;
-        let place = self.place(call, span, bytes);
         for portion in self.out_of_pipe(&source, portion) {
-            self.put(call, place.as_ref(), portion);
+            self.put(call, place.as_mut(), portion);
         }
     }
 
     /// What came out of a pipe is what was spliced into it.
     fn out_of_pipe(&mut self, source: &Object, mut portion: Portion) -> Vec<Portion> {
-        let Some(pipe) = source.pipe else {
+        let Some(pipe) = source.pipe_id() else {
             return vec![portion];
         };
         let call = portion.route.calls()[0];
@@ -88,20 +108,21 @@ impl<W: World> Ledger<W> {
         portions
     }
 
-    /// Bytes are in the program's memory now.
-    fn put(&mut self, call: &Call, place: Option<&Place>, mut portion: Portion) {
+    /// Bytes are in the program's memory now, at the beginning of `place`, of which the rest is left.
+    fn put(&mut self, call: &Call, place: Option<&mut Place>, mut portion: Portion) {
         let Some(place) = place.filter(|place| !place.late) else {
             let replaced = self.thread(call.task).last_input.replace(portion);
             self.stayed(replaced.into_iter().collect());
             return;
         };
         let mut unsent = Vec::new();
-        for range in &place.ranges {
-            if portion.bytes == 0 {
-                break;
-            }
+        let moment = self.moment(call.task.pid);
+        while portion.bytes > 0
+            && let Some(range) = place.take_front(portion.bytes)
+        {
             let piece = portion.split_front(range.end - range.start);
-            unsent.extend(self.process(call.task.pid).inputs.put(range.start, piece));
+            let inputs = &mut self.process(call.task.pid).inputs;
+            unsent.extend(inputs.put(range.start, piece, moment));
         }
         self.stayed(unsent);
     }
@@ -142,7 +163,7 @@ impl<W: World> Ledger<W> {
             portion.copied += share(copied, portion.bytes, bytes);
             portion.route = portion.route.then(name);
             self.flows.arrive(&portion, &sink, inferred);
-            if let Some(pipe) = sink.pipe {
+            if let Some(pipe) = sink.pipe_id() {
                 let given_up = self.pipes.write_in(pipe, portion);
                 self.stayed_in_pipe(given_up);
             }
@@ -162,9 +183,12 @@ impl<W: World> Ledger<W> {
     }
 
     /// Bytes that came from a pipe were put into memory.
-    pub(super) fn put_from_pipe(&mut self, call: &Call, portion: Portion) {
-        let place = self.place(call, Span::Vectors, portion.bytes);
-        self.put(call, place.as_ref(), portion);
+    pub(super) fn put_from_pipe(&mut self, call: &Call, portions: Vec<Portion>) {
+        let bytes = portions.iter().map(|portion| portion.bytes).sum();
+        let mut place = self.place(call, Span::Vectors, bytes);
+        for portion in portions {
+            self.put(call, place.as_mut(), portion);
+        }
     }
 
     fn origins(&mut self, call: &Call, place: Option<&Place>, bytes: u64) -> Vec<(Portion, bool)> {
@@ -172,12 +196,21 @@ impl<W: World> Ledger<W> {
             return self.inferred_origins(call, bytes);
         };
         let mut origins = Vec::new();
+        let moment = self.moment(call.task.pid);
         for range in &place.ranges {
-            let pieces = self.process(call.task.pid).inputs.send(range.clone());
-            for (range, portion) in pieces {
-                match portion {
-                    Some(portion) => origins.push((portion, place.late)),
-                    None => self.mapped_origins(call.task.pid, range, place.late, &mut origins),
+            let inputs = &mut self.process(call.task.pid).inputs;
+            for (range, piece) in inputs.send(range.clone(), moment) {
+                let unknown = Self::out_of_memory(&self.unknown, range.end - range.start);
+                match piece {
+                    Piece::Known(portion) => origins.push((portion, place.late)),
+                    Piece::Sent => origins.push((unknown, place.late)),
+                    Piece::Old(portion) => {
+                        self.stayed(vec![portion]);
+                        origins.push((unknown, place.late));
+                    }
+                    Piece::Nothing => {
+                        self.mapped_origins(call.task.pid, range, place.late, &mut origins);
+                    }
                 }
             }
         }
@@ -243,8 +276,13 @@ impl<W: World> Ledger<W> {
     }
 
     fn made_by_program(&self, bytes: u64) -> Portion {
+        Self::out_of_memory(&self.program, bytes)
+    }
+
+    /// Bytes that no call was seen to bring.
+    fn out_of_memory(source: &Rc<Object>, bytes: u64) -> Portion {
         Portion {
-            source: Rc::clone(&self.program),
+            source: Rc::clone(source),
             route: Route::default(),
             bytes,
             copied: 0,
@@ -268,7 +306,7 @@ impl<W: World> Ledger<W> {
             let is_image = images.contains(&mapped.file.file);
             let mappable = matches!(mapped.file.kind, Kind::File | Kind::BlockDevice);
             if mappable && !is_image {
-                let object = Rc::new(Object::from(mapped.file));
+                let object = Object::mapped(mapped.file);
                 self.process(pid).mappings.map(mapped.range, object);
             }
         }

@@ -71,15 +71,16 @@ impl<W: World> Ledger<W> {
     /// `vmsplice(pipe, vectors, count, flags)`: into the pipe by reference, out of it by copying.
     pub(super) fn vmsplice(&mut self, call: &Call, bytes: u64, exact: u64) {
         let pipe = self.object(call.task.pid, fd(call.arguments[0]));
-        if !pipe.writable {
+        if !pipe.is_writable() {
             let copied = self.cost(exact, bytes);
             self.account("vmsplice", bytes, copied);
             self.sums.bytes_in += bytes;
-            for mut portion in self.spliced_from(&pipe, bytes, false) {
+            let mut portions = self.spliced_from(&pipe, bytes, false);
+            for portion in &mut portions {
                 portion.copied += share(copied, portion.bytes, bytes);
                 portion.route = portion.route.then("vmsplice");
-                self.put_from_pipe(call, portion);
             }
+            self.put_from_pipe(call, portions);
             return;
         }
         let copied = self.cost(exact, 0);
@@ -105,7 +106,7 @@ impl<W: World> Ledger<W> {
         // A file system that can share blocks does so, unless the ends do not fit; then it copies.
         // Sharing fills no page of the page cache.
         let pages = self.book_pages(call.task, Some(&source), Some(&sink));
-        let shared = sink.shares_blocks && pages == 0;
+        let shared = sink.shares_blocks() && pages == 0;
         let copied = self.cost(exact, if shared { 0 } else { bytes });
         self.account("copy_file_range", bytes, copied);
         self.sums.bytes_through += bytes;
@@ -164,7 +165,7 @@ impl<W: World> Ledger<W> {
             bytes,
             copied: 0,
         };
-        let Some(pipe) = source.pipe else {
+        let Some(pipe) = source.pipe_id() else {
             return vec![own(bytes)];
         };
         let taken = if only_look {
@@ -180,8 +181,8 @@ impl<W: World> Ledger<W> {
     }
 
     /// A portion goes into a pipe, on its way, or arrives.
-    fn move_on(&mut self, portion: Portion, sink: &Object) {
-        match sink.pipe {
+    fn move_on(&mut self, portion: Portion, sink: &Rc<Object>) {
+        match sink.pipe_id() {
             Some(pipe) => self.enter_pipe(pipe, portion),
             None => self.flows.arrive(&portion, sink, false),
         }
@@ -194,4 +195,4 @@ impl<W: World> Ledger<W> {
 }
 
 /// `_IOW(0x94, 9, int)`.
-const FICLONE: u32 = 0x4004_9409;
+pub(super) const FICLONE: u32 = 0x4004_9409;
