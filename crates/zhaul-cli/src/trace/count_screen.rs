@@ -2,11 +2,12 @@
 
 use std::fmt::Write as _;
 
-use zhaul_measure::Method;
-use zhaul_measure::trace::{COST_PERCENT, CountReport, Counted};
+use zhaul_measure::trace::{CountReport, Counted};
 
-use super::screen::{DIM, LINES_PER_HEADING, WIDE, columns, head, rate, rows, title, wrap};
-use super::units::{number, percent};
+use super::screen::{
+    DEVICES, DIM, LINES_PER_HEADING, WIDE, blind, columns, head, rate, rows, title, wrap,
+};
+use super::units::number;
 
 /// A line of counts while the trace goes on.
 pub(super) struct CountLines {
@@ -57,8 +58,10 @@ impl CountLines {
             let _ = write!(
                 text,
                 " {cpu:>5} {:>10} {:>17}  {}",
-                shown(|counted| counted.packets_gathered + counted.packets_linear),
-                shown(|counted| counted.packets_gathered),
+                shown(|counted| {
+                    counted.packets_gathered.unwrap_or(0) + counted.packets_linear.unwrap_or(0)
+                }),
+                shown(|counted| counted.packets_gathered.unwrap_or(0)),
                 now.calls.first().map_or("-", |line| &line.name),
             );
         }
@@ -100,51 +103,40 @@ pub(super) fn report(report: &CountReport, what: &str) -> String {
             let _ = writeln!(text, "  {:name$} {calls:>11} {a_second:>9}", line.name);
         }
     }
+    blind(&mut text, &report.blind, columns);
     title(&mut text, "Cost");
     let method = counted.method.to_string();
-    let running = format!("{method}; while these processes ran");
     let row = |what: &str, value: String, how: &str| (what.to_owned(), value, how.to_owned());
-    let lines = vec![
-        row("mode switches", number(counted.mode_switches), &method),
-        row(
-            "context switches",
-            number(counted.context_switches),
-            &method,
-        ),
-        row("major faults", number(counted.major_faults), &method),
-        row(
-            "page cache additions",
-            number(counted.page_cache_adds),
-            &method,
-        ),
-        row("block requests", number(counted.block_requests), &running),
-        row(
-            "packets, gathered",
-            number(counted.packets_gathered),
-            &running,
-        ),
-        row("packets, linear", number(counted.packets_linear), &running),
-        row(
-            "CPU time",
-            format!("{:.3} s", counted.cpu_ns as f64 / 1e9),
-            &method,
-        ),
+    let exact = |what: &str, value: u64| row(what, number(value), &method);
+    let mut lines = vec![
+        exact("mode switches", counted.mode_switches),
+        exact("context switches", counted.context_switches),
+        exact("major faults", counted.major_faults),
     ];
+    lines.extend(
+        counted
+            .page_cache_adds
+            .map(|adds| exact("page cache additions", adds)),
+    );
+    let cpu = format!("{:.3} s", counted.cpu_ns as f64 / 1e9);
+    lines.push(row("CPU time", cpu, &method));
     rows(&mut text, lines, columns);
+    let devices = [
+        ("block requests", counted.block_requests),
+        ("packets, gathered", counted.packets_gathered),
+        ("packets, linear", counted.packets_linear),
+    ];
+    let devices: Vec<_> = devices
+        .iter()
+        .filter_map(|&(what, count)| Some(row(what, number(count?), "while these processes ran")))
+        .collect();
+    if !devices.is_empty() {
+        title(&mut text, DEVICES);
+        rows(&mut text, devices, columns);
+    }
     title(&mut text, "Notes");
     let note = "Only counted: how many bytes went where, and how often they were copied, is seen \
                 without --count. Gathered packets carry payload in page fragments.";
     text.push_str(&wrap(note, "  ", "  ", columns));
-    if counted.method != Method::Exact {
-        let share = percent(
-            (1000.0 * counted.counted_seconds) as u64,
-            (1000.0 * counted.seconds) as u64,
-        );
-        let note = format!(
-            "Counted during {share} of the time, and estimated between, since counting all of it \
-             would have cost more than {COST_PERCENT} % of the CPU time."
-        );
-        text.push_str(&wrap(&note, "  ", "  ", columns));
-    }
     text
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use anstyle::{AnsiColor, Style};
-use zhaul_measure::trace::{DeviceLine, FlowLine, Progress, Report, Summary};
+use zhaul_measure::trace::{Blind, DeviceLine, FlowLine, Progress, Report, Summary};
 
 use super::units::{bytes, number, percent};
 
@@ -110,7 +110,9 @@ pub(super) fn report(report: &Report, what: &str) -> String {
     );
     flows(&mut text, &report.summary, columns);
     calls(&mut text, &report.summary, columns);
+    blind(&mut text, &report.summary.blind, columns);
     costs(&mut text, report, columns);
+    machine(&mut text, &report.summary, columns);
     let lost = match report.summary.lost {
         0 => "No record was lost.".to_owned(),
         lost => format!(
@@ -149,7 +151,11 @@ pub(super) fn head(
 fn flows(text: &mut String, summary: &Summary, columns: usize) {
     title(text, "Flows");
     if summary.flows.is_empty() {
-        text.push_str("  none\n");
+        text.push_str(if summary.hides_bytes() {
+            "  ?\n"
+        } else {
+            "  none\n"
+        });
     }
     let total: u64 = summary.flows.iter().map(|flow| flow.bytes).sum();
     let (large, small): (Vec<_>, Vec<_>) = summary
@@ -158,7 +164,7 @@ fn flows(text: &mut String, summary: &Summary, columns: usize) {
         .partition(|flow| flow.bytes >= total / SMALL_PART);
     for flow in large {
         let style = match flow.copies_per_byte {
-            0.0 => GOOD,
+            Some(0.0) => GOOD,
             _ if flow.advice.is_some() => BAD,
             _ => Style::new(),
         };
@@ -236,7 +242,7 @@ fn calls(text: &mut String, summary: &Summary, columns: usize) {
             let _ = write!(
                 text,
                 " {:>10} {:>8} {:>7}",
-                bytes(line.copied_bytes),
+                line.copied_bytes.map_or("?".to_owned(), bytes),
                 number(line.would_block),
                 number(line.errors)
             );
@@ -251,7 +257,7 @@ fn costs(text: &mut String, report: &Report, columns: usize) {
     let copied = &summary.copied;
     let mut rows = vec![(
         "copied by the CPU".to_owned(),
-        bytes(copied.value),
+        at_least(copied.value, summary.hides_bytes()),
         copied.method.to_string(),
     )];
     if summary.copied_elsewhere > 0 {
@@ -275,14 +281,47 @@ fn costs(text: &mut String, report: &Report, columns: usize) {
         let how = format!("{}; of the CPU time", cpu.method);
         rows.push(("in copy routines".to_owned(), share, how));
     }
+    self::rows(text, rows, columns);
+}
+
+/// A sum that leaves something out.
+fn at_least(value: u64, more: bool) -> String {
+    match (value, more) {
+        (0, true) => "?".to_owned(),
+        (_, true) => format!("≥ {}", bytes(value)),
+        (_, false) => bytes(value),
+    }
+}
+
+/// What is in none of the figures.
+pub(super) fn blind(text: &mut String, blind: &[Blind], columns: usize) {
+    if blind.is_empty() {
+        return;
+    }
+    title(text, "Not seen");
+    for blind in blind {
+        let times = blind.times.map(|times| format!(" ({})", number(times)));
+        let line = format!("?  {}{}", blind.what, times.unwrap_or_default());
+        text.push_str(&wrap(&line, "  ", "     ", columns));
+    }
+}
+
+/// Devices work for whomever, whoever is running: that is no process's own cost.
+fn machine(text: &mut String, summary: &Summary, columns: usize) {
+    let mut rows = Vec::new();
     for device in devices(&summary.block) {
         rows.extend(device.block_rows());
     }
     for device in devices(&summary.net).iter().filter(|device| device.traced) {
         rows.push(device.net_row());
     }
-    self::rows(text, rows, columns);
+    if !rows.is_empty() {
+        title(text, DEVICES);
+        self::rows(text, rows, columns);
+    }
 }
+
+pub(super) const DEVICES: &str = "Devices, for whomever they worked";
 
 /// Figures: what, how much, and how it is known.
 pub(super) fn rows(text: &mut String, rows: Vec<(String, String, String)>, columns: usize) {
@@ -340,11 +379,14 @@ fn devices(lines: &[DeviceLine]) -> Vec<Device<'_>> {
 impl Device<'_> {
     fn others(&self, amount: impl Fn(&DeviceLine) -> u64) -> String {
         if !self.traced {
-            return "exact, but while others ran".to_owned();
+            return "while others ran".to_owned();
         }
         match self.others.map(amount) {
-            None | Some(0) => "exact".to_owned(),
-            Some(more) => format!("exact; and {} while others ran", bytes(more)),
+            None | Some(0) => "while these processes ran".to_owned(),
+            Some(more) => format!(
+                "while these processes ran; {} while others did",
+                bytes(more)
+            ),
         }
     }
 

@@ -187,8 +187,8 @@ fn a_signal_for_us_is_passed_to_the_command() {
 }
 
 #[test]
-fn counting_is_exact_while_it_costs_little() {
-    require!("counting_is_exact_while_it_costs_little", "dd");
+fn counting_names_the_calls_of_a_command() {
+    require!("counting_names_the_calls_of_a_command", "dd");
     let files = Files::new();
     let source = files.with("source", 1 << 20);
     let run = zhaul([
@@ -217,6 +217,50 @@ fn counting_is_exact_while_it_costs_little() {
     assert!((17..30).contains(&calls("read")), "{report}");
     assert!((16..30).contains(&calls("write")), "{report}");
     assert!(report["mode_switches"].as_u64().unwrap() > 2 * (calls("read") + calls("write")));
+}
+
+#[test]
+fn counting_is_exact_at_any_rate() {
+    require!("counting_is_exact_at_any_rate", "dd");
+    const BLOCKS: u64 = 400_000;
+    let run = zhaul(["trace", "--count", "--json", "--", "dd", "bs=64"])
+        .args(["if=/dev/zero", "of=/dev/null", &format!("count={BLOCKS}")])
+        .output()
+        .unwrap();
+    assert!(run.status.success());
+    let text = String::from_utf8(run.stderr).unwrap();
+    let report: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    assert_eq!(report["method"], "exact");
+    for name in ["read", "write"] {
+        let all = report["calls"].as_array().unwrap();
+        let line = all.iter().find(|line| line["name"] == name).unwrap();
+        let calls = line["calls"].as_u64().unwrap();
+        // What the loader reads, and what dd says at its end.
+        assert!((BLOCKS..BLOCKS + 100).contains(&calls), "{report}");
+    }
+    let switches = report["mode_switches"].as_u64().unwrap();
+    assert!(
+        (4 * BLOCKS..4 * BLOCKS + 2000).contains(&switches),
+        "{report}"
+    );
+}
+
+#[test]
+fn counters_go_along_with_every_child() {
+    require!("counters_go_along_with_every_child", "sh", "dd");
+    let script =
+        "for i in 1 2 3 4 5 6 7 8; do dd if=/dev/zero of=/dev/null bs=1 count=1000 & done; wait";
+    let run = zhaul(["trace", "--count", "--json", "--", "sh", "-c", script])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(run.stderr).unwrap();
+    let report: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    let all = report["calls"].as_array().unwrap();
+    let reads = all.iter().find(|line| line["name"] == "read").unwrap()["calls"]
+        .as_u64()
+        .unwrap();
+    assert!((8000..8400).contains(&reads), "{report}");
+    assert_eq!(report["processes"], 9, "{report}");
 }
 
 #[test]

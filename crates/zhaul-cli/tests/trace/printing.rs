@@ -84,7 +84,7 @@ fn json_is_one_object_and_lines_for_intervals() {
                 .all(|line| line["interval"]["seconds"].is_number()),
             "{text}"
         );
-        assert_eq!(last["format"], 1);
+        assert_eq!(last["format"], 2);
         assert!(last["calls"].is_array(), "{text}");
     }
 }

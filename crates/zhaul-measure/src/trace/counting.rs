@@ -1,69 +1,32 @@
 //! A trace that only counts: no record of any call is made, so that the traced program is slowed
 //! down as little as possible. How many bytes went where is then not known.
 //!
-//! Counting is not for nothing, either: each system call of the traced threads passes a tracepoint
-//! and the filters of all counters on it. Where that is little beside what the program does,
-//! counting goes on all the time, and every figure is exact. Where it is not, counting takes turns:
-//! for a short while all is counted, and then nothing is attached at all, for as long as keeps the
-//! cost within bounds. What happened meanwhile is estimated from the windows before and after, and
-//! the figures are said to be sampled.
+//! Each kind of call has a counter on a tracepoint of its own, and all of them together have one on
+//! the entry of calls. The kernel counts in the thread that makes the call, and threads and processes
+//! that are made inherit the counters; so every figure is exact, at whatever rate.
 
-mod counters;
-
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+use zhaul_sys::perf_event::software;
 
-use super::procfs::{family, is_alive, threads};
+use super::blind::{Blind, Sight};
+use super::calls::{self, Followed, Role};
+use super::procfs::threads;
 use crate::figure::Method;
-use crate::perf::{Error, Kind, Record, Woken};
-use counters::{Counters, Slots, names, slots};
+use crate::perf::{Builder, Error, EventKey, Kind, Record, Session, Tracefs, Woken};
 
 /// Processes whose calls are counted.
 #[derive(Debug)]
 pub struct Counting {
-    /// While it counts.
-    counters: Option<Counters>,
-    /// Those asked for; the trace ends with the first.
-    roots: Vec<u32>,
+    session: Session,
+    keys: Keys,
     began: Instant,
-    sum: Sum,
-    window: Window,
-    /// Calls that were counted at least once, by their slots.
-    met: BTreeSet<usize>,
     pids: HashSet<u32>,
     threads: HashSet<u32>,
-}
-
-/// What was counted.
-#[derive(Clone, Debug)]
-struct Sum {
-    /// In windows that are over, and estimated between them.
-    counts: Vec<f64>,
-    /// How long those windows were together.
-    counted_seconds: f64,
-    /// Some of it is estimated.
-    estimated: bool,
-}
-
-/// A short while: counted, or not.
-#[derive(Debug)]
-enum Window {
-    Counted {
-        began: Instant,
-        /// What the kernel's counters showed then.
-        base: Vec<u64>,
-        /// The time before it, if it was not counted, with what happened in a second before that.
-        gap: Option<(f64, Vec<f64>)>,
-    },
-    Gap {
-        began: Instant,
-        until: Instant,
-        /// What happened in a second before it.
-        rates: Vec<f64>,
-    },
+    sight: Sight,
 }
 
 /// Calls of one kind.
@@ -78,11 +41,9 @@ pub struct CallCount {
 /// What was counted.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Counted {
-    /// For how long it was traced.
+    /// For how long.
     pub seconds: f64,
-    /// For how long it was counted: all the time if the figures are exact.
-    pub counted_seconds: f64,
-    /// How all of the following was found.
+    /// How all of the following was found: [`Method::Exact`].
     pub method: Method,
     /// Calls that move data, the most frequent first; those that never were are left out.
     pub calls: Vec<CallCount>,
@@ -92,16 +53,16 @@ pub struct Counted {
     pub context_switches: u64,
     /// Page faults that waited for a disk.
     pub major_faults: u64,
-    /// CPU time, user and kernel.
+    /// CPU time, user and kernel, the counters' own included.
     pub cpu_ns: u64,
     /// Additions to the page cache, of one page or several.
-    pub page_cache_adds: u64,
-    /// Requests to block devices, made while a traced thread ran.
-    pub block_requests: u64,
-    /// Packets with payload in page fragments, sent while a traced thread ran.
-    pub packets_gathered: u64,
+    pub page_cache_adds: Option<u64>,
+    /// Requests to block devices, made while a traced thread ran, for whomever.
+    pub block_requests: Option<u64>,
+    /// Packets with payload in page fragments, sent while a traced thread ran, for whomever.
+    pub packets_gathered: Option<u64>,
     /// Packets without.
-    pub packets_linear: u64,
+    pub packets_linear: Option<u64>,
 }
 
 /// What a counting trace found.
@@ -116,6 +77,8 @@ pub struct CountReport {
     /// The figures.
     #[serde(flatten)]
     pub counted: Counted,
+    /// What happened where no counter sees it.
+    pub blind: Vec<Blind>,
 }
 
 impl Counting {
@@ -124,7 +87,17 @@ impl Counting {
     /// # Errors
     /// As [`Builder::attach`](crate::perf::Builder::attach).
     pub fn attach(pids: &[u32]) -> Result<Self, Error> {
-        Ok(Self::new(Counters::attach(pids, None)?, pids))
+        let (mut builder, keys) = counters()?;
+        builder.inherit(true);
+        let session = builder.attach_to_all(pids)?;
+        session.enable()?;
+        let mut this = Self::new(session, keys);
+        this.threads = pids.iter().flat_map(|&pid| threads(pid)).collect();
+        for &pid in pids {
+            this.pids.insert(pid);
+            this.sight.runs(pid);
+        }
+        Ok(this)
     }
 
     /// Starts a program and counts from its first instruction on.
@@ -132,153 +105,45 @@ impl Counting {
     /// # Errors
     /// As [`attach`](Self::attach), and [`Error::Io`] if the program cannot be started.
     pub fn spawn(mut command: Command) -> Result<(Self, Child), Error> {
-        let (counters, child) = Counters::spawn(&mut command)?;
-        Ok((Self::new(counters, &[child.id()]), child))
+        let (builder, keys) = counters()?;
+        let (session, child) = builder.spawn(&mut command)?;
+        let mut this = Self::new(session, keys);
+        this.threads.insert(child.id());
+        this.pids.insert(child.id());
+        Ok((this, child))
     }
 
-    fn new(counters: Counters, pids: &[u32]) -> Self {
-        let now = Instant::now();
+    fn new(session: Session, keys: Keys) -> Self {
         Self {
-            counters: Some(counters),
-            roots: pids.to_vec(),
-            began: now,
-            sum: Sum::default(),
-            window: Window::Counted {
-                began: now,
-                base: vec![0; slots()],
-                gap: None,
-            },
-            met: BTreeSet::new(),
-            threads: pids.iter().flat_map(|&pid| threads(pid)).collect(),
-            pids: pids.iter().copied().collect(),
+            session,
+            keys,
+            began: Instant::now(),
+            pids: HashSet::new(),
+            threads: HashSet::new(),
+            sight: Sight::default(),
         }
     }
 
     /// Waits, at most so long; `false` when the first process has ended.
     ///
     /// # Errors
-    /// As [`attach`](Self::attach), when counting begins again.
+    /// As `ppoll(2)`.
     pub fn step(&mut self, timeout: Duration) -> Result<bool, Error> {
-        let turn = match self.window {
-            Window::Counted { began, .. } => began + WINDOW,
-            Window::Gap { until, .. } => until,
-        };
-        let wait = turn.saturating_duration_since(Instant::now()).min(timeout);
-        let alive = match &self.counters {
-            Some(counters) => counters.session.wait(wait)? != Woken::Ended,
-            None => {
-                std::thread::sleep(wait);
-                is_alive(self.roots[0])
-            }
-        };
+        let woken = self.session.wait(timeout.min(ROUND))?;
         self.note_tasks();
-        if !alive || Instant::now() < turn {
-            return Ok(alive);
-        }
-        match self.window {
-            Window::Counted { .. } => self.end_window().map(|()| true),
-            Window::Gap { .. } => self.count_again(),
-        }
-    }
-
-    fn count_again(&mut self) -> Result<bool, Error> {
-        let mut pids: Vec<u32> = Vec::new();
-        for &root in &self.roots {
-            for pid in family(root) {
-                if !pids.contains(&pid) {
-                    pids.push(pid);
-                }
-            }
-        }
-        let counters = match Counters::attach(&pids, Some(&self.met)) {
-            Ok(counters) => counters,
-            Err(Error::NoProcess(_)) => return Ok(false),
-            Err(error) => return Err(error),
-        };
-        let now = Instant::now();
-        self.threads
-            .extend(pids.iter().flat_map(|&pid| threads(pid)));
-        self.pids.extend(pids);
-        self.counters = Some(counters);
-        if let Window::Gap { began, rates, .. } = &self.window {
-            self.window = Window::Counted {
-                began: now,
-                base: vec![0; slots()],
-                gap: Some(((now - *began).as_secs_f64(), rates.clone())),
-            };
-        }
-        Ok(true)
-    }
-
-    /// Books a window, and detaches if counting on would cost too much, for as long as it has to.
-    fn end_window(&mut self) -> Result<(), Error> {
-        let (Window::Counted { began, base, gap }, Some(counters)) = (&self.window, &self.counters)
-        else {
-            return Ok(());
-        };
-        let (now, totals) = (Instant::now(), counters.totals()?);
-        let seconds = (now - *began).as_secs_f64();
-        let counts = since(&totals, base);
-        let rates: Vec<f64> = counts.iter().map(|&count| count as f64 / seconds).collect();
-        self.sum.add(&counts, seconds);
-        if let Some((gap_seconds, before)) = gap {
-            let means = before.iter().zip(&rates).map(|(a, b)| (a + b) / 2.0);
-            self.sum.estimate(means, *gap_seconds);
-        }
-        let met = (0..names().len()).filter(|&slot| counts[slot] > 0);
-        self.met.extend(met);
-        if counts[Slots::OtherCalls.at()] > 0 {
-            // Calls that were not met before: all are looked for again.
-            self.met.clear();
-        }
-        self.window = match gap_after(counters.cost_ns(&rates), rates[Slots::CpuNs.at()]) {
-            Some(gap) => {
-                // Closed, not only switched off: a tracepoint that is in use costs what it costs.
-                self.counters.take().map_or(Ok(()), Counters::close)?;
-                Window::Gap {
-                    began: now,
-                    until: now + gap,
-                    rates,
-                }
-            }
-            None => Window::Counted {
-                began: now,
-                base: totals,
-                gap: None,
-            },
-        };
-        Ok(())
+        Ok(woken != Woken::Ended)
     }
 
     fn note_tasks(&mut self) {
-        let (pids, threads) = (&mut self.pids, &mut self.threads);
-        if let Some(counters) = &mut self.counters {
-            counters.session.drain(|record: Record<'_>| {
-                if let Kind::Fork { .. } = record.kind {
-                    pids.insert(record.pid);
-                    threads.insert(record.tid);
-                }
-            });
-        }
-    }
-
-    /// The sum with the present window.
-    fn sum_so_far(&self) -> Result<Sum, Error> {
-        let mut sum = self.sum.clone();
-        match (&self.window, &self.counters) {
-            (Window::Counted { began, base, gap }, Some(counters)) => {
-                let counts = since(&counters.totals()?, base);
-                sum.add(&counts, began.elapsed().as_secs_f64());
-                if let Some((seconds, rates)) = gap {
-                    sum.estimate(rates.iter().copied(), *seconds);
-                }
+        let (pids, threads, sight) = (&mut self.pids, &mut self.threads, &mut self.sight);
+        self.session.drain(|record: Record<'_>| match record.kind {
+            Kind::Fork { .. } => {
+                pids.insert(record.pid);
+                threads.insert(record.tid);
             }
-            (Window::Gap { began, rates, .. }, _) => {
-                sum.estimate(rates.iter().copied(), began.elapsed().as_secs_f64());
-            }
-            (Window::Counted { .. }, None) => {}
-        }
-        Ok(sum)
+            Kind::Comm { exec: true, .. } => sight.runs(record.pid),
+            _ => {}
+        });
     }
 
     /// What was counted so far.
@@ -286,36 +151,32 @@ impl Counting {
     /// # Errors
     /// As `read(2)` on the kernel's counters.
     pub fn counted(&self) -> Result<Counted, Error> {
-        let sum = self.sum_so_far()?;
-        let count = |slot: usize| sum.counts[slot].round() as u64;
-        let others = [(Slots::OtherCalls.at(), "others")];
-        let named = names().iter().copied().enumerate().chain(others);
-        let mut calls: Vec<CallCount> = named
-            .map(|(slot, name)| CallCount {
-                name: name.to_owned(),
-                calls: count(slot),
-            })
-            .filter(|line| line.calls > 0)
-            .collect();
+        let total = |key: EventKey| self.session.total(key);
+        let optional = |key: Option<EventKey>| key.map(total).transpose();
+        let mut calls = Vec::new();
+        for &(name, key) in &self.keys.calls {
+            let name = name.to_owned();
+            let calls_of_it = total(key)?;
+            calls.push(CallCount {
+                name,
+                calls: calls_of_it,
+            });
+        }
+        calls.retain(|line| line.calls > 0);
         calls.sort_by_key(|line| std::cmp::Reverse(line.calls));
-        let of = |slot: Slots| count(slot.at());
+        let keys = &self.keys;
         Ok(Counted {
             seconds: self.began.elapsed().as_secs_f64(),
-            counted_seconds: sum.counted_seconds,
-            method: if sum.estimated {
-                Method::Sampled
-            } else {
-                Method::Exact
-            },
+            method: Method::Exact,
             calls,
-            mode_switches: 2 * of(Slots::Entered),
-            context_switches: of(Slots::ContextSwitches),
-            major_faults: of(Slots::MajorFaults),
-            cpu_ns: of(Slots::CpuNs),
-            page_cache_adds: of(Slots::PageCacheAdds),
-            block_requests: of(Slots::BlockRequests),
-            packets_gathered: of(Slots::PacketsGathered),
-            packets_linear: of(Slots::PacketsLinear),
+            mode_switches: 2 * total(keys.entered)?,
+            context_switches: total(keys.context_switches)?,
+            major_faults: total(keys.major_faults)?,
+            cpu_ns: total(keys.cpu_ns)?,
+            page_cache_adds: optional(keys.page_cache_adds)?,
+            block_requests: optional(keys.block_requests)?,
+            packets_gathered: optional(keys.packets_gathered)?,
+            packets_linear: optional(keys.packets_linear)?,
         })
     }
 
@@ -324,109 +185,103 @@ impl Counting {
     /// # Errors
     /// As `read(2)` on the kernel's counters.
     pub fn finish(mut self) -> Result<CountReport, Error> {
+        self.session.disable()?;
         let counted = self.counted()?;
         // The second round is there for the records of the first.
         self.note_tasks();
         self.note_tasks();
+        let of_role = |role: Role| {
+            let names = calls::all().iter().filter(move |call| call.role == role);
+            let counted = names.filter_map(|call| {
+                let line = counted.calls.iter().find(|line| line.name == call.name);
+                Some((call.name, line?.calls))
+            });
+            counted.collect::<Vec<_>>()
+        };
+        let elsewhere = of_role(Role::Elsewhere);
+        let blind = self.sight.blind(elsewhere);
+        // The kernel takes some 50 ms to be rid of each tracepoint: nobody waits for it with the
+        // report. Without a thread it is done here.
+        let session = self.session;
+        let closing = std::thread::Builder::new().name("zhaul-closing".to_owned());
+        drop(closing.spawn(move || drop(session)));
         Ok(CountReport {
             format: super::FORMAT,
             processes: self.pids.len(),
             threads: self.threads.len(),
             counted,
+            blind,
         })
     }
 }
 
-impl Default for Sum {
-    fn default() -> Self {
-        Self {
-            counts: vec![0.0; slots()],
-            counted_seconds: 0.0,
-            estimated: false,
-        }
-    }
+/// The counters of a session.
+#[derive(Debug)]
+struct Keys {
+    calls: Vec<(&'static str, EventKey)>,
+    entered: EventKey,
+    context_switches: EventKey,
+    major_faults: EventKey,
+    cpu_ns: EventKey,
+    page_cache_adds: Option<EventKey>,
+    block_requests: Option<EventKey>,
+    packets_gathered: Option<EventKey>,
+    packets_linear: Option<EventKey>,
 }
 
-impl Sum {
-    fn add(&mut self, counts: &[u64], seconds: f64) {
-        for (sum, &count) in self.counts.iter_mut().zip(counts) {
-            *sum += count as f64;
-        }
-        self.counted_seconds += seconds;
+/// Each kind of call has a tracepoint of its own: a call passes its own counter and that of all
+/// calls, and no other. Filters on one tracepoint would cost each call a comparison for each kind.
+fn counters() -> Result<(Builder, Keys), Error> {
+    let tracefs = Tracefs::find()?;
+    let mut builder = Session::builder();
+    builder.tasks(true).ring_bytes(RING_BYTES);
+    let enter = tracefs.tracepoint("raw_syscalls:sys_enter")?;
+    let mut calls = Vec::new();
+    for call in calls::all().iter().filter(|call| call.role.moves_data()) {
+        let key = match tracefs.tracepoint(&tracepoint_of(call)) {
+            Ok(tracepoint) => builder.count(&tracepoint, None),
+            // Kernels without CONFIG_FTRACE_SYSCALLS.
+            Err(Error::NoTracepoint(_)) => {
+                builder.count(&enter, Some(&format!("id == {}", call.number)))
+            }
+            Err(error) => return Err(error),
+        };
+        calls.push((call.name, key));
     }
-
-    /// So much a second, for so long.
-    fn estimate(&mut self, rates: impl Iterator<Item = f64>, seconds: f64) {
-        for (sum, rate) in self.counts.iter_mut().zip(rates) {
-            *sum += rate * seconds;
-        }
-        self.estimated = true;
-    }
+    let mut optional = |name: &str, filter: Option<&str>| match tracefs.tracepoint(name) {
+        Ok(tracepoint) => Ok(Some(builder.count(&tracepoint, filter))),
+        Err(Error::NoTracepoint(_)) => Ok(None),
+        Err(error) => Err(error),
+    };
+    let transmit = "net:net_dev_start_xmit";
+    let page_cache_adds = optional("filemap:mm_filemap_add_to_page_cache", None)?;
+    let block_requests = optional("block:block_rq_issue", Some("bytes > 0"))?;
+    let packets_gathered = optional(transmit, Some("data_len > 0"))?;
+    let packets_linear = optional(transmit, Some("data_len == 0"))?;
+    let keys = Keys {
+        calls,
+        entered: builder.count(&enter, None),
+        context_switches: builder.count_software("context switches", software::CONTEXT_SWITCHES),
+        major_faults: builder.count_software("major faults", software::PAGE_FAULTS_MAJ),
+        cpu_ns: builder.count_software("CPU time", software::TASK_CLOCK),
+        page_cache_adds,
+        block_requests,
+        packets_gathered,
+        packets_linear,
+    };
+    Ok((builder, keys))
 }
 
-fn since(now: &[u64], then: &[u64]) -> Vec<u64> {
-    now.iter().zip(then).map(|(now, then)| now - then).collect()
+/// The kernel names them after its own functions.
+fn tracepoint_of(call: &Followed) -> String {
+    let name = match call.name {
+        "sendfile" => "sendfile64",
+        name => name,
+    };
+    format!("syscalls:sys_enter_{name}")
 }
 
-/// How long not to count, if counting costs so much of a second, and the program uses so much.
-fn gap_after(cost_ns: f64, cpu_ns: f64) -> Option<Duration> {
-    // Few calls disturb nobody, however little else the program does.
-    let bound_ns = (COST_BOUND * cpu_ns).max(COST_UNNOTICED_NS);
-    if cost_ns <= bound_ns {
-        return None;
-    }
-    // A program's own rhythm shall not meet ours.
-    let jitter = 0.5 + fastrand::f64();
-    let on = WINDOW + CLOSING;
-    Some(
-        on.mul_f64((cost_ns / bound_ns - 1.0) * jitter)
-            .min(GAP_AT_MOST),
-    )
-}
-
-/// After each, it is decided whether to count on.
-const WINDOW: Duration = Duration::from_millis(100);
-/// Until the kernel is rid of the tracepoint of all calls.
-const CLOSING: Duration = Duration::from_millis(50);
-const GAP_AT_MOST: Duration = Duration::from_secs(10);
-/// What counting may cost, in percent of the CPU time that the traced processes use.
-pub const COST_PERCENT: u32 = 3;
-const COST_BOUND: f64 = COST_PERCENT as f64 / 100.0;
-/// What counting may cost of a second in any case.
-const COST_UNNOTICED_NS: f64 = 1e7;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_costs_little_is_counted_all_the_time() {
-        assert_eq!(gap_after(0.0, 0.0), None);
-        assert_eq!(
-            gap_after(1e6, 2e6),
-            None,
-            "half of the CPU time, but of next to none"
-        );
-        assert_eq!(gap_after(0.029e9, 1e9), None);
-    }
-
-    #[test]
-    fn gaps_keep_the_cost_within_bounds_on_average() {
-        let gaps = (0..1000).map(|_| gap_after(0.2e9, 1e9).unwrap().as_secs_f64());
-        let mean = gaps.sum::<f64>() / 1000.0;
-        let share = 0.15 / (0.15 + mean);
-        assert!((share * 0.2 - COST_BOUND).abs() < 0.003, "{share}");
-    }
-
-    #[test]
-    fn an_estimate_marks_the_sum() {
-        let mut sum = Sum::default();
-        sum.add(&[10], 0.1);
-        assert!(!sum.estimated);
-        sum.estimate([100.0].into_iter(), 0.5);
-        assert_eq!(
-            (sum.counts[0], sum.counted_seconds, sum.estimated),
-            (60.0, 0.1, true)
-        );
-    }
-}
+/// Forks and executions are looked at so often.
+const ROUND: Duration = Duration::from_millis(25);
+/// Only forks, executions and exits are recorded.
+const RING_BYTES: usize = 64 << 10;

@@ -25,6 +25,7 @@ use super::pipes::Pipes;
 use super::process::Process;
 use super::world::World;
 
+mod completions;
 pub(super) mod descriptors;
 mod devices;
 mod moves;
@@ -140,6 +141,8 @@ pub struct Ledger<W> {
     pub(crate) pages: Pages,
     /// Calls whose beginning was not seen.
     pub(crate) headless_calls: u64,
+    /// Mappings of files that others see, too.
+    pub(crate) shared_mappings: u64,
     /// When the event at hand happened.
     now_ns: u64,
 }
@@ -164,6 +167,7 @@ impl<W: World> Ledger<W> {
             copied_elsewhere: 0,
             pages: Pages::default(),
             headless_calls: 0,
+            shared_mappings: 0,
             now_ns: 0,
         }
     }
@@ -290,7 +294,12 @@ impl<W: World> Ledger<W> {
         let account = self.calls.entry(known.name).or_default();
         self.sums.calls += 1;
         account.calls += 1;
+        account.unsized_calls += u64::from(known.role == Role::Elsewhere);
+        if call.number == libc::SYS_recvmsg && call.result >= 0 {
+            self.completions(call);
+        }
         if call.result <= 0 {
+            let account = self.calls.entry(known.name).or_default();
             self.copied_elsewhere += copied.sum();
             match -call.result {
                 0 => {}
@@ -316,7 +325,8 @@ impl<W: World> Ledger<W> {
             Role::CopyFileRange => self.copy_file_range(call, bytes, exact),
             Role::OtherMemory => self.other_memory(known, bytes, exact),
             _ => {
-                account.unsized_calls += 1;
+                let account = self.calls.entry(known.name).or_default();
+                account.unsized_calls += u64::from(known.role == Role::Messages);
                 self.account(known.name, 0, exact);
             }
         }

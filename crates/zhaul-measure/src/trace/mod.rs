@@ -3,6 +3,7 @@
 //! [`Ledger`] keeps account of [`Event`]s and knows nothing of the kernel; it is tested by scripted
 //! events.
 
+mod blind;
 mod calls;
 mod collector;
 mod compare;
@@ -25,7 +26,8 @@ mod tracer;
 mod verdict;
 mod world;
 
-pub use counting::{COST_PERCENT, CallCount, CountReport, Counted, Counting};
+pub use blind::Blind;
+pub use counting::{CallCount, CountReport, Counted, Counting};
 pub use event::{Call, Event, Stack, Task, Timed, Way};
 pub use instruments::Copies;
 pub use ledger::{Ledger, Pages, Sums};

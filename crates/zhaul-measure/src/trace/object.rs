@@ -136,6 +136,9 @@ pub struct Object {
     image: Cell<bool>,
     /// `SO_ZEROCOPY`, if it could be seen; without it, `MSG_ZEROCOPY` is ignored.
     zerocopy: Cell<Option<bool>>,
+    /// `MSG_ZEROCOPY` sends of which a completion was seen, and those of them that said that the
+    /// kernel had copied after all.
+    completions: Cell<(u64, u64)>,
     /// Looks at it, by the descriptor that was looked at. The first one counts.
     looks: RefCell<Vec<Look>>,
     /// Which pipe, if it was seen to be made as one, and whether it is the end that takes bytes.
@@ -322,6 +325,17 @@ impl Object {
     /// taken for granted.
     pub(crate) fn takes_zerocopy(&self) -> bool {
         self.zerocopy.get() != Some(false)
+    }
+
+    /// A completion of so many sends was read from the error queue.
+    pub(crate) fn completed(&self, sends: u64, copied: bool) {
+        let (all, of_them) = self.completions.get();
+        let copied = if copied { sends } else { 0 };
+        self.completions.set((all + sends, of_them + copied));
+    }
+
+    pub(crate) fn completions(&self) -> (u64, u64) {
+        self.completions.get()
     }
 
     /// `setsockopt(SOL_TLS)`: from now on the kernel encrypts.

@@ -115,16 +115,6 @@ pub fn process_of(tid: u32) -> Option<u32> {
     line.trim().parse().ok()
 }
 
-/// Whether a process is there and runs; a zombie does not.
-pub(super) fn is_alive(pid: u32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // The name may hold brackets and blanks; the state follows the last bracket.
-    let state = stat
-        .rsplit_once(") ")
-        .and_then(|(_, rest)| rest.chars().next());
-    state.is_some_and(|state| !matches!(state, 'Z' | 'X'))
-}
-
 /// The name of a process.
 pub fn name_of(pid: u32) -> Option<String> {
     let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 
+use super::blind::{Blind, asynchronous};
+use super::calls::{self, Role};
 use super::fit::{Fit, fits};
 use super::flows::{Amount, Flow};
 use super::ledger::Ledger;
@@ -31,8 +33,9 @@ pub struct CallLine {
     pub calls: u64,
     /// Bytes that it says it moved. `None` if its result does not say.
     pub bytes: Option<u64>,
-    /// Bytes that the CPU copied in it; by the method of [`Summary::copied`].
-    pub copied_bytes: u64,
+    /// Bytes that the CPU copied in it; by the method of [`Summary::copied`]. `None` if that is not
+    /// known.
+    pub copied_bytes: Option<u64>,
     /// Times it said: not now (EAGAIN).
     pub would_block: u64,
     /// Times it failed otherwise.
@@ -52,8 +55,9 @@ pub struct FlowLine {
     pub bytes: u64,
     /// How many bytes the CPU copied for them.
     pub copied_bytes: u64,
-    /// The quotient of both.
-    pub copies_per_byte: f64,
+    /// The quotient of both. `None` if the kernel may have copied later: with `MSG_ZEROCOPY`, unless
+    /// all completions that were seen say that it did not.
+    pub copies_per_byte: Option<f64>,
     /// How the copies were found.
     pub method: Method,
     /// Of the bytes: those of which no address says that they belong to this source.
@@ -123,6 +127,15 @@ pub struct Summary {
     pub block: Vec<DeviceLine>,
     /// Records that the kernel dropped.
     pub lost: u64,
+    /// What happened and is in none of these figures.
+    pub blind: Vec<Blind>,
+}
+
+impl Summary {
+    /// Bytes were moved or copied that are in no figure: sums are lower bounds.
+    pub fn hides_bytes(&self) -> bool {
+        self.blind.iter().any(|blind| blind.hides_bytes)
+    }
 }
 
 impl<W: World> Ledger<W> {
@@ -139,6 +152,14 @@ impl<W: World> Ledger<W> {
         let unknown = flows
             .iter()
             .filter(|flow| flow.source == Kind::Unknown || flow.sink == Kind::Unknown);
+        let mut blind = self.blind();
+        if flows.iter().any(|flow| flow.copies_per_byte.is_none()) {
+            blind.push(Blind {
+                what: "what the kernel copied of MSG_ZEROCOPY sends after the calls".to_owned(),
+                times: None,
+                hides_bytes: true,
+            });
+        }
         Summary {
             unknown_bytes: unknown.map(|flow| flow.bytes).sum(),
             calls,
@@ -153,7 +174,34 @@ impl<W: World> Ledger<W> {
             net: self.net_lines(),
             block: self.block_lines(),
             lost: self.sums().lost,
+            blind,
         }
+    }
+
+    fn blind(&self) -> Vec<Blind> {
+        let mut blind = Vec::new();
+        for call in calls::all() {
+            let Some(account) = self.calls.get(call.name) else {
+                continue;
+            };
+            match call.role {
+                Role::Elsewhere => blind.push(asynchronous((call.name, account.calls))),
+                Role::Messages if account.unsized_calls > 0 => blind.push(Blind {
+                    what: format!("the bytes and flows of {}", call.name),
+                    times: Some(account.unsized_calls),
+                    hides_bytes: true,
+                }),
+                _ => {}
+            }
+        }
+        if self.shared_mappings > 0 {
+            blind.push(Blind {
+                what: "what the program read and wrote through mappings of files".to_owned(),
+                times: Some(self.shared_mappings),
+                hides_bytes: false,
+            });
+        }
+        blind
     }
 
     /// Flows between the same kinds of things by the same calls, of which the same is to be said.
@@ -186,7 +234,7 @@ impl<W: World> Ledger<W> {
             name: (*name).to_owned(),
             calls: account.calls,
             bytes: (account.unsized_calls == 0).then_some(account.bytes),
-            copied_bytes: account.copied,
+            copied_bytes: (account.unsized_calls == 0).then_some(account.copied),
             would_block: account.would_block,
             errors: account.errors,
         })
@@ -260,6 +308,8 @@ struct Line {
     guessed: u64,
     sources: Names,
     sinks: Names,
+    /// Of the sinks.
+    completions: (u64, u64),
 }
 
 impl Line {
@@ -267,6 +317,9 @@ impl Line {
         self.amount.add(flow.amount);
         self.sources.add(flow.source.name(), flow.amount.bytes);
         self.sinks.add(flow.sink.name(), flow.amount.bytes);
+        let (completed, copied) = flow.sink.completions();
+        self.completions.0 += completed;
+        self.completions.1 += copied;
     }
 
     fn join(&mut self, guess: Self) {
@@ -305,6 +358,8 @@ impl Names {
 }
 
 const NAMES_AT_MOST: usize = 3;
+/// How such sends are called in routes.
+pub(super) const ZEROCOPY: &str = "send(MSG_ZEROCOPY)";
 
 /// Paths that were not looked at in time go with the files, if there are files that went the same
 /// way.
@@ -324,16 +379,21 @@ fn join_guesses(lines: &mut BTreeMap<Key, Line>) {
 
 fn flow_line(key: &Key, line: &Line, method: Method) -> FlowLine {
     let amount = &line.amount;
-    let copies_per_byte = if amount.bytes == 0 {
+    let quotient = if amount.bytes == 0 {
         0.0
     } else {
         amount.copied as f64 / amount.bytes as f64
     };
+    let zerocopy = key.route.calls().contains(&ZEROCOPY);
+    let completions = if zerocopy { line.completions } else { (0, 0) };
+    let is_known = !zerocopy || matches!(completions, (1.., 0));
+    let copies_per_byte = is_known.then_some(quotient);
     let facts = Facts {
         source: key.source,
         sink: key.sink,
         calls: key.route.calls(),
         copies_per_byte,
+        completions,
         portion_bytes: amount.bytes / amount.portions.max(1),
         inferred: amount.inferred > 0,
         fit: key.fit,

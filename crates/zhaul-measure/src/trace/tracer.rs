@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use super::blind::{Blind, Sight};
 use super::collector::{Collector, Round, Sources};
 use super::event::Event;
 use super::instruments::{Copies, DeviceInstruments, Instruments, copy_routines};
@@ -38,6 +39,7 @@ pub struct Tracer {
     costs: Costs,
     misread: u64,
     foreign_calls: u64,
+    sight: Sight,
     samples: Option<Samples>,
     ended: bool,
     over: bool,
@@ -93,6 +95,7 @@ impl Tracer {
         let mut this = Self::new(collector, opened, inexact);
         this.threads = pids.iter().flat_map(|&pid| threads(pid)).collect();
         this.pids.extend(pids);
+        pids.iter().for_each(|&pid| this.sight.runs(pid));
         for (pid, fd, seen) in known {
             this.ledger.know(pid, fd, seen);
         }
@@ -145,6 +148,7 @@ impl Tracer {
             costs: Costs::default(),
             misread: 0,
             foreign_calls: 0,
+            sight: Sight::default(),
             samples: None,
             ended: false,
             over: false,
@@ -204,15 +208,28 @@ impl Tracer {
         let seen = (self.pids.len(), self.threads.len());
         let notes = self.notes();
         let mut report = Report::new(&mut self.ledger, seconds, self.costs, seen, notes);
+        let mut blind = self.sight.blind(Vec::new());
+        if self.foreign_calls > 0 {
+            blind.push(Blind {
+                what: "calls of 32-bit programs".to_owned(),
+                times: Some(self.foreign_calls),
+                hides_bytes: true,
+            });
+        }
+        report.summary.blind.extend(blind);
         report.cpu = self.samples.as_ref().and_then(cpu_parts);
         Ok(report)
     }
 
     fn take(&mut self, round: Round) {
         for (_, event) in &round.events {
-            if let Event::Fork { child, .. } = event {
-                self.pids.insert(child.pid);
-                self.threads.insert(child.tid);
+            match event {
+                Event::Fork { child, .. } => {
+                    self.pids.insert(child.pid);
+                    self.threads.insert(child.tid);
+                }
+                Event::Exec { task, .. } => self.sight.runs(task.pid),
+                _ => {}
             }
         }
         self.ledger.take(round.events);
@@ -230,12 +247,6 @@ impl Tracer {
         if let Some(why) = &self.inexact {
             notes.push(format!(
                 "Copies are added up by call and not counted one by one: {why}."
-            ));
-        }
-        if self.foreign_calls > 0 {
-            let calls = self.foreign_calls;
-            notes.push(format!(
-                "{calls} calls of 32-bit programs were not looked at."
             ));
         }
         if self.ledger.headless_calls > 0 {

@@ -1,5 +1,7 @@
 //! The sentence on a flow: what it cost per byte, and what another way would cost.
 
+use std::fmt::Write as _;
+
 use super::fit::{By, Fit};
 use super::object::Kind;
 
@@ -9,7 +11,10 @@ pub(crate) struct Facts<'a> {
     pub(crate) source: Kind,
     pub(crate) sink: Kind,
     pub(crate) calls: &'a [&'static str],
-    pub(crate) copies_per_byte: f64,
+    /// `None`: nobody knows.
+    pub(crate) copies_per_byte: Option<f64>,
+    /// Completions of `MSG_ZEROCOPY` sends that were seen, and those that said: copied.
+    pub(crate) completions: (u64, u64),
     /// The average length of what went at a time.
     pub(crate) portion_bytes: u64,
     pub(crate) inferred: bool,
@@ -22,11 +27,14 @@ pub(crate) fn verdict(facts: &Facts<'_>) -> String {
         "{} → {}: {} CPU copies per byte ({}",
         facts.source,
         facts.sink,
-        figure(facts.copies_per_byte),
+        facts.copies_per_byte.map_or("?".to_owned(), figure),
         facts.calls.join(", "),
     );
     if facts.inferred {
         text.push_str("; inferred");
+    }
+    if let (completed, copied @ 1..) = facts.completions {
+        let _ = write!(text, "; copied after all: {copied} of {completed} sends");
     }
     text.push(')');
     if let Some(advice) = advice(facts) {
@@ -47,13 +55,14 @@ pub(crate) fn figure(copies_per_byte: f64) -> String {
 
 /// What would be better, if anything would, and if it can be had.
 pub(crate) fn advice(facts: &Facts<'_>) -> Option<String> {
-    if facts.copies_per_byte < WORTH_A_WORD {
+    let copies = facts.copies_per_byte?;
+    if copies < WORTH_A_WORD {
         return None;
     }
     if facts.source.is_stored() && facts.sink.is_stored() {
-        return between_files(facts).map(str::to_owned);
+        return between_files(facts, copies).map(str::to_owned);
     }
-    match (without_memory(facts), facts.fit.unchanged) {
+    match (without_memory(facts, copies), facts.fit.unchanged) {
         (Some(better), Some(true)) => Some(better.to_owned()),
         // What the program did with them in its memory was not seen.
         (Some(better), _) => Some(format!("{better} if the program does not change them")),
@@ -62,9 +71,9 @@ pub(crate) fn advice(facts: &Facts<'_>) -> Option<String> {
 }
 
 /// For bytes that need not pass through the program's memory.
-fn without_memory(facts: &Facts<'_>) -> Option<&'static str> {
+fn without_memory(facts: &Facts<'_>, copies: f64) -> Option<&'static str> {
     use Kind::{BlockDevice, File, Memfd, Null, Pipe, Tcp, TlsTcp, Udp, Unix};
-    let (copies, fit) = (facts.copies_per_byte, facts.fit);
+    let fit = facts.fit;
     let (by, better) = match (facts.source, facts.sink) {
         (File | Memfd | BlockDevice, Tcp | Unix | Udp | Null) => {
             (By::Sendfile, "sendfile would make it 0")
@@ -98,7 +107,7 @@ fn from_memory(facts: &Facts<'_>) -> Option<&'static str> {
 
 /// Between two things that keep bytes, and only if the bytes are known to have been left as they
 /// are: else the program is a transformation and no copy.
-fn between_files(facts: &Facts<'_>) -> Option<&'static str> {
+fn between_files(facts: &Facts<'_>, copies: f64) -> Option<&'static str> {
     let fit = facts.fit;
     if fit.same_file || fit.appends || fit.unchanged != Some(true) {
         return None;
@@ -106,7 +115,7 @@ fn between_files(facts: &Facts<'_>) -> Option<&'static str> {
     let can_share = fit.shares_blocks && !fit.other_file_system && !fit.is_refused(By::Reflink);
     if (facts.source, facts.sink) == (Kind::File, Kind::File) {
         let can_copy = !fit.other_file_system && !fit.is_refused(By::CopyFileRange);
-        match facts.copies_per_byte > TWICE {
+        match copies > TWICE {
             true if can_copy && can_share => {
                 return Some(
                     "copy_file_range would make it 1, or 0 where the file system can share blocks",
@@ -121,7 +130,7 @@ fn between_files(facts: &Facts<'_>) -> Option<&'static str> {
             true => {}
         }
     }
-    let is_better = facts.copies_per_byte > TWICE && !fit.is_refused(By::Sendfile);
+    let is_better = copies > TWICE && !fit.is_refused(By::Sendfile);
     is_better.then_some("sendfile would make it 1")
 }
 
@@ -150,7 +159,8 @@ mod tests {
             source,
             sink,
             calls: &["read", "write"],
-            copies_per_byte,
+            copies_per_byte: Some(copies_per_byte),
+            completions: (0, 0),
             portion_bytes: 65_536,
             inferred: false,
             fit,

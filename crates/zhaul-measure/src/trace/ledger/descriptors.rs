@@ -329,8 +329,10 @@ impl<W: World> Ledger<W> {
             let read = self.process(pid).inputs.forget(&file);
             self.stayed(read);
         }
+        let shared = flags & libc::MAP_TYPE as u64 != libc::MAP_PRIVATE as u64;
         let writable = libc::PROT_WRITE as u64;
-        if flags & libc::MAP_TYPE as u64 == libc::MAP_PRIVATE as u64 && protection & writable != 0 {
+        self.shared_mappings += u64::from(shared && file.kind() == Kind::File);
+        if !shared && protection & writable != 0 {
             // The program may change what it sees there, and the file stays as it is.
             return;
         }

@@ -9,6 +9,7 @@ use super::super::event::Call;
 use super::super::memory::{Piece, Portion, share};
 use super::super::object::{Kind, Object};
 use super::super::route::Route;
+use super::super::summary::ZEROCOPY;
 use super::super::world::World;
 use super::Ledger;
 use super::descriptors::fd;
@@ -63,6 +64,11 @@ impl<W: World> Ledger<W> {
             return;
         }
         let flags = flags.map_or(0, |index| call.arguments[index] as i32);
+        if flags & libc::MSG_ERRQUEUE != 0 {
+            // The kernel's news, with a piece of what was sent.
+            self.account(known.name, 0, exact);
+            return;
+        }
         let discards = flags & libc::MSG_TRUNC != 0 && source.kind() == Kind::Tcp;
         let contract = contract::input(source.kind());
         let copied = self.cost(exact, if discards { 0 } else { contract * bytes });
@@ -152,11 +158,7 @@ impl<W: World> Ledger<W> {
         let copied = self.cost(exact, contract * bytes);
         self.account(known.name, bytes, copied);
         self.sums.bytes_out += bytes;
-        let name = if zerocopy {
-            "send(MSG_ZEROCOPY)"
-        } else {
-            known.name
-        };
+        let name = if zerocopy { ZEROCOPY } else { known.name };
         let place = self.place(call, span, bytes);
         let portions = self.origins(call, place.as_ref(), bytes);
         for (mut portion, inferred) in portions {
@@ -351,13 +353,13 @@ impl<W: World> Ledger<W> {
 }
 
 /// The word at this offset.
-fn word(bytes: &[u8], at: usize) -> u64 {
+pub(super) fn word(bytes: &[u8], at: usize) -> u64 {
     let word = bytes[at..at + 8].try_into();
     u64::from_ne_bytes(word.unwrap_or_default())
 }
 
 /// `struct msghdr` and `struct iovec` on 64-bit Linux.
-const MSGHDR_BYTES: usize = 56;
+pub(super) const MSGHDR_BYTES: usize = 56;
 const MSG_IOV: usize = 16;
 const MSG_IOVLEN: usize = 24;
 const IOVEC_BYTES: usize = 16;

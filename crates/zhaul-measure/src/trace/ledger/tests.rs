@@ -155,11 +155,11 @@ fn other_addresses_are_no_flow() {
     );
     assert_eq!(
         flow(&mut ledger, Kind::File, Kind::Program).copies_per_byte,
-        1.0
+        Some(1.0)
     );
     assert_eq!(
         flow(&mut ledger, Kind::Program, Kind::Tcp).copies_per_byte,
-        1.0
+        Some(1.0)
     );
 }
 
@@ -520,7 +520,7 @@ fn sendfile_to_a_socket_costs_nothing_and_to_a_file_one_copy() {
     );
     assert_eq!(
         flow(&mut ledger, Kind::File, Kind::File).copies_per_byte,
-        1.0
+        Some(1.0)
     );
 }
 
@@ -971,6 +971,79 @@ fn zero_copy_sends_count_as_such_only_where_the_flag_means_something() {
         vec![call(libc::SYS_setsockopt, &option, 0), send],
     );
     assert_eq!(ledger.summary().copied.value, 1000);
+}
+
+/// `recvmsg(3, ..., MSG_ERRQUEUE)` with a completion of the sends `first..=last`.
+fn completion(first: u32, last: u32, code: u8) -> Event {
+    const STACK: u64 = 0x7fff_0000;
+    let mut bytes = vec![0; 56];
+    bytes[32..40].copy_from_slice(&(STACK + 56).to_ne_bytes());
+    bytes[40..48].copy_from_slice(&48_u64.to_ne_bytes());
+    let mut control = [0; 48];
+    control[16 + 4] = 5;
+    control[16 + 6] = code;
+    control[24..28].copy_from_slice(&first.to_ne_bytes());
+    control[28..32].copy_from_slice(&last.to_ne_bytes());
+    bytes.extend(control);
+    let flags = libc::MSG_ERRQUEUE as u64;
+    let Event::Call(call) = call(libc::SYS_recvmsg, &[3, STACK, flags], 0) else {
+        unreachable!()
+    };
+    let stack = Some(Stack {
+        address: STACK,
+        bytes,
+    });
+    Event::Call(Call { stack, ..call })
+}
+
+#[test]
+fn what_zero_copy_sends_cost_is_unknown_until_the_kernel_says_so() {
+    let cost = |completions: Vec<Event>| {
+        let mut ledger = ledger(&[(3, Kind::Tcp)]);
+        let flag = libc::MSG_ZEROCOPY as u64;
+        let sends = (0..4).map(|_| call(libc::SYS_sendto, &[3, BUFFER, 1000, flag], 1000));
+        take(&mut ledger, sends.chain(completions).collect());
+        let flow = flow(&mut ledger, Kind::Program, Kind::Tcp);
+        let hides = ledger.summary().hides_bytes();
+        assert_eq!(hides, flow.copies_per_byte.is_none());
+        (flow.copies_per_byte, flow.verdict)
+    };
+    let (copies, verdict) = cost(vec![]);
+    assert_eq!(copies, None);
+    assert!(verdict.contains(": ? CPU copies per byte"), "{verdict}");
+    assert_eq!(cost(vec![completion(0, 3, 0)]).0, Some(0.0));
+    let (copies, verdict) = cost(vec![completion(0, 1, 0), completion(2, 3, 1)]);
+    assert_eq!(copies, None);
+    assert!(
+        verdict.contains("copied after all: 2 of 4 sends"),
+        "{verdict}"
+    );
+}
+
+#[test]
+fn what_is_not_seen_is_not_nothing() {
+    for (number, what) in [
+        (libc::SYS_io_uring_enter, "io_uring"),
+        (libc::SYS_io_submit, "libaio"),
+        (libc::SYS_sendmmsg, "sendmmsg"),
+        (libc::SYS_recvmmsg, "recvmmsg"),
+    ] {
+        let mut ledger = ledger(&[(3, Kind::Udp)]);
+        take(&mut ledger, vec![call(number, &[3], 8)]);
+        let summary = ledger.summary();
+        assert!(summary.hides_bytes(), "{what}");
+        assert!(summary.blind[0].what.contains(what), "{:?}", summary.blind);
+        assert_eq!(summary.blind[0].times, Some(1));
+        let line = &summary.calls[0];
+        assert_eq!((line.bytes, line.copied_bytes), (None, None), "{what}");
+    }
+    let mut ledger = ledger(&[(3, Kind::File)]);
+    let shared = libc::MAP_SHARED as u64;
+    take(
+        &mut ledger,
+        vec![call(libc::SYS_mmap, &[0, 4096, 3, shared, 3, 0], 0x1000)],
+    );
+    assert_eq!(ledger.summary().blind.len(), 1);
 }
 
 #[test]
