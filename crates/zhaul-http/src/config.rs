@@ -178,7 +178,7 @@ pub struct Limits {
     pub connections_per_address: usize,
     /// Requests answered on one connection before it is closed; 0 means no limit.
     pub requests_per_connection: u64,
-    /// Bytes a second sent on one connection, by `SO_MAX_PACING_RATE`; 0 means no limit.
+    /// Bytes a second sent on one connection; 0 means no limit.
     pub rate: u64,
     /// Request body bytes that are read off and thrown away before the connection is closed.
     pub discarded_body_bytes: u64,

@@ -32,6 +32,7 @@ mod loading;
 mod lookup;
 mod mounts;
 mod open_file;
+mod pace;
 mod reactor;
 mod record;
 mod remote;

@@ -5,7 +5,7 @@
 //! honest sign that the rest will not come is a connection that ends before it.
 
 use std::ops::Range;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use zhaul::lease::Lease;
@@ -327,7 +327,17 @@ impl InFlight<'_> {
         if let Some(lease) = &self.lease {
             haul = haul.lease(lease);
         }
-        match haul.run_async().await {
+        let pace = connection.stream.pace();
+        if let Some(pace) = pace {
+            haul = haul.throttle(pace.bytes_per_second());
+        }
+        let before = connection.transferred.moved();
+        let moved = haul.run_async().await;
+        if let Some(pace) = pace {
+            let bytes = connection.transferred.moved() - before;
+            pace.take_last_of(bytes, Instant::now());
+        }
+        match moved {
             Ok(summary) => {
                 self.in_place |= summary.sent_in_place();
                 true

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::io;
-use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -15,7 +14,6 @@ use crate::root::Root;
 use crate::rules::{CacheRules, Cors, CorsConfig, ExtraHeaders, RuleError};
 use crate::server::ServeError;
 use crate::storage::Storage;
-use crate::stream::Stream;
 use crate::validators::{Validators, format_date};
 
 /// Why a configuration is not usable.
@@ -129,16 +127,6 @@ impl Site {
             cors,
             always,
         })
-    }
-
-    /// Applies the limit on the rate of sending, if there is one, to a new connection.
-    pub(crate) fn pace(&self, stream: &Stream) -> io::Result<()> {
-        match self.config.limits.rate {
-            rate if rate > 0 && stream.is_tcp() => {
-                zhaul_sys::pacing::set_max_pacing_rate(stream.as_fd(), rate)
-            }
-            _ => Ok(()),
-        }
     }
 
     /// Media type of the file at this path.

@@ -5,16 +5,20 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::num::NonZeroU64;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, Waker};
+use std::time::Instant;
 
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown};
 use tokio::io::{Interest, Ready};
 use zhaul::tokio::Readiness;
+
+use crate::pace::Pace;
 
 /// A connected, non-blocking stream socket.
 ///
@@ -29,6 +33,8 @@ pub(crate) struct Stream {
     reactor: Arc<OwnedFd>,
     /// What the reactor knows it by.
     key: u64,
+    /// How fast it may be sent on, if that is limited.
+    pace: Option<Pace>,
 }
 
 #[derive(Debug, Default)]
@@ -63,6 +69,7 @@ impl Stream {
             waiting: Mutex::default(),
             reactor: Arc::clone(reactor),
             key,
+            pace: None,
         }
     }
 
@@ -156,6 +163,20 @@ impl Stream {
         } else {
             SendFlags::NOSIGNAL
         };
+        let Some(pace) = &self.pace else {
+            return self.send_now(bytes, flags);
+        };
+        let now = Instant::now();
+        let allowed = pace.allows(bytes.len(), now);
+        if allowed == 0 && !bytes.is_empty() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let sent = self.send_now(&bytes[..allowed], flags)?;
+        pace.take(sent as u64, now);
+        Ok(sent)
+    }
+
+    fn send_now(&self, bytes: &[u8], flags: SendFlags) -> io::Result<usize> {
         self.try_io(Interest::WRITABLE, || {
             loop {
                 match rustix::net::send(&self.fd, bytes, flags) {
@@ -209,8 +230,17 @@ impl Stream {
         !matches!(rustix::net::getpeername(&self.fd), Err(Errno::NOTCONN))
     }
 
-    pub(crate) fn is_tcp(&self) -> bool {
-        self.is_tcp
+    /// Limits how fast it is sent on, by our own count and by the kernel's.
+    pub(crate) fn set_pace(&mut self, bytes_per_second: NonZeroU64) -> io::Result<()> {
+        self.pace = Some(Pace::new(bytes_per_second));
+        if self.is_tcp {
+            zhaul_sys::pacing::set_max_pacing_rate(self.fd.as_fd(), bytes_per_second.get())?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn pace(&self) -> Option<&Pace> {
+        self.pace.as_ref()
     }
 
     /// Has the reactor report when it becomes writable, too.
@@ -260,6 +290,10 @@ impl Readiness for Stream {
 
     async fn ready(&self, interest: Interest) -> io::Result<Ready> {
         if interest.is_writable() {
+            let wait = self.pace.as_ref().map(|pace| pace.wait(Instant::now()));
+            if let Some(wait) = wait.filter(|wait| !wait.is_zero()) {
+                tokio::time::sleep(wait).await;
+            }
             self.watch_writable()?;
         }
         poll_fn(|cx| {

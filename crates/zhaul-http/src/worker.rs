@@ -14,6 +14,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
+use std::num::NonZeroU64;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -231,8 +232,10 @@ impl Worker {
         let mut connections = self.connections.borrow_mut();
         let entry = connections.vacant_entry();
         let key = entry.key();
-        let stream = Stream::new(fd, is_tcp, self.reactor.epoll(), key as u64);
-        if let Err(e) = self.site.pace(&stream) {
+        let mut stream = Stream::new(fd, is_tcp, self.reactor.epoll(), key as u64);
+        if let Some(rate) = NonZeroU64::new(self.site.config.limits.rate)
+            && let Err(e) = stream.set_pace(rate)
+        {
             tracing::warn!("cannot limit the rate of a connection: {e}");
         }
         let connection = Rc::new(Connection::new(stream, peer, admission));
