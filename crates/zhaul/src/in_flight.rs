@@ -7,6 +7,8 @@ use zhaul_core::Errno;
 
 use crate::errno::{errno_of, of_rustix};
 use crate::lease::Lease;
+#[cfg(feature = "tokio")]
+use crate::tokio::pause;
 
 /// True while bytes are queued that the peer's kernel has not acknowledged (`SIOCOUTQ`).
 ///
@@ -77,10 +79,10 @@ impl<'a> Patience<'a> {
             match (self.ends_at(), self.lease) {
                 (Some(end), _) if Instant::now() >= end => return,
                 (Some(end), Some(lease)) if !lease.is_broken() => tokio::select! {
-                    () = tokio::time::sleep_until(end.into()) => {}
+                    () = pause(end.saturating_duration_since(Instant::now())) => {}
                     () = lease.broken() => {}
                 },
-                (Some(end), _) => tokio::time::sleep_until(end.into()).await,
+                (Some(end), _) => pause(end.saturating_duration_since(Instant::now())).await,
                 (None, Some(lease)) => lease.broken().await,
                 (None, None) => std::future::pending().await,
             }

@@ -13,6 +13,11 @@
 //! A regular file as a *sink* is written on the caller's thread; the kernel makes a writer wait
 //! when too many pages are dirty. A transfer from file to file runs in the cold pool, call by call.
 //!
+//! The runtime needs I/O enabled, except for copies from file to file. Timers
+//! ([`enable_time`](::tokio::runtime::Builder::enable_time)) are needed for a deadline, a throttle and
+//! the time limits of relays only; with one of these, a runtime without timers is a panic, as it is
+//! with `tokio::time::sleep`, when the transfer begins.
+//!
 //! A [`File`](std::fs::File) counts as always ready. One that is a FIFO, a socket or a terminal is
 //! not, and is refused: make an [`Attached`] of it.
 
@@ -20,6 +25,7 @@ mod acknowledged;
 mod ahead;
 mod drive;
 mod files;
+mod pause;
 mod readiness;
 mod shared_file;
 mod watch;
@@ -33,4 +39,5 @@ pub use shared_file::SharedFile;
 
 pub(crate) use ahead::{Ahead, Kept, MAX_READ_BYTES};
 pub(crate) use files::{HeldCopy, drive_files};
+pub(crate) use pause::pause;
 pub(crate) use watch::Watch;

@@ -48,7 +48,7 @@ impl<'a, S: Readiness, K: Readiness> Running<'a, S, K> {
     pub(super) fn new(haul: Haul<'a, S, K>) -> Result<Self, TransferError> {
         Ok(Self {
             begun: haul.begin()?,
-            began: haul.keeps_time().then(Instant::now),
+            began: haul.began(),
             haul,
             counted: Progress::new(),
         })

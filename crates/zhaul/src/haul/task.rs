@@ -4,6 +4,7 @@ use std::future::{Future, IntoFuture};
 use std::os::fd::BorrowedFd;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -77,6 +78,9 @@ impl<'a, S: Readiness, K: Readiness> Haul<'a, S, K> {
     ///
     /// # Errors
     /// Why it stopped, and how many bytes were moved before.
+    ///
+    /// # Panics
+    /// With a deadline or a throttle, on a runtime without timers.
     pub async fn run_async(mut self) -> Result<Summary, TransferError> {
         self.limit_chunks();
         if self.from_position {
@@ -89,6 +93,9 @@ impl<'a, S: Readiness, K: Readiness> Haul<'a, S, K> {
     ///
     /// # Errors
     /// As [`run_async`](Self::run_async), before anything was moved.
+    ///
+    /// # Panics
+    /// With a deadline or a throttle, on a runtime without timers.
     pub async fn start(mut self) -> Result<Running<'a, S, K>, TransferError> {
         self.limit_chunks();
         Running::new(self)
@@ -194,8 +201,15 @@ impl<'a, S: Readiness, K: Readiness> Haul<'a, S, K> {
         }
     }
 
+    /// When it began, if that counts.
+    ///
+    /// # Panics
+    /// If it counts and the runtime has no timers: now, and not when the first is due.
     pub(super) fn began(&self) -> Option<Instant> {
-        self.keeps_time().then(Instant::now)
+        self.keeps_time().then(|| {
+            drop(tokio::time::sleep(Duration::ZERO));
+            Instant::now()
+        })
     }
 
     /// A FIFO, a socket or a terminal opened as a file is not always ready: it would hold the

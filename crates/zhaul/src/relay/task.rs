@@ -22,7 +22,7 @@ use super::turns::{Relay, Turn};
 use crate::cancel::CancelToken;
 use crate::edges::{READABLE, WRITABLE};
 use crate::errno::errno_of;
-use crate::tokio::{Readiness, Watch};
+use crate::tokio::{Readiness, Watch, pause};
 
 /// A relay whose future may be dropped at any time, before its first poll, too: it is cancelled then,
 /// or peers would take a part for the whole.
@@ -54,7 +54,7 @@ impl<'a, A: Readiness, B: Readiness> Task<'a, A, B> {
         let tokens = self.control.tokens();
         let mut cancelled = pin!(cancelling(tokens[0]));
         let mut drained = pin!(cancelling(tokens[1]));
-        let mut timer = Timer::default();
+        let mut timer = Timer::new(self.relay.has_time_limits());
         loop {
             self.control.apply(&mut self.relay);
             let may_be_drained = self.control.tokens()[1].is_some();
@@ -194,13 +194,27 @@ fn through(
 /// One timer for all limits of a relay. It is moved only when it would be late; when it is early,
 /// the relay takes a look and it is set anew. So a connection that is not idle pays nothing for
 /// its idle timeout.
-#[derive(Default)]
 struct Timer {
-    sleep: Option<Pin<Box<Sleep>>>,
+    alarm: Option<Alarm>,
     at: Option<Duration>,
+    /// The caller asked for time limits, and so for a runtime with timers.
+    is_asked_for: bool,
+}
+
+enum Alarm {
+    OfRuntime(Pin<Box<Sleep>>),
+    Own(Pin<Box<dyn Future<Output = ()> + Send>>),
 }
 
 impl Timer {
+    fn new(is_asked_for: bool) -> Self {
+        Self {
+            alarm: None,
+            at: None,
+            is_asked_for,
+        }
+    }
+
     fn arm(&mut self, wake_at: Option<Duration>) {
         let Some(wake_at) = wake_at else { return };
         if self.at.is_some_and(|at| at <= wake_at) {
@@ -209,16 +223,20 @@ impl Timer {
         self.at = Some(wake_at);
         // A clock that was told to end in a century may not be able to tell.
         let after = wake_at.saturating_sub(now()).min(FAR);
-        let deadline = Instant::now() + after;
-        match &mut self.sleep {
-            Some(sleep) => sleep.as_mut().reset(deadline),
-            none => *none = Some(Box::pin(tokio::time::sleep_until(deadline))),
+        match &mut self.alarm {
+            Some(Alarm::OfRuntime(sleep)) => sleep.as_mut().reset(Instant::now() + after),
+            alarm if self.is_asked_for => {
+                let sleep = Box::pin(tokio::time::sleep(after));
+                *alarm = Some(Alarm::OfRuntime(sleep));
+            }
+            alarm => *alarm = Some(Alarm::Own(Box::pin(pause(after)))),
         }
     }
 
     async fn elapsed(&mut self) {
-        match (&mut self.sleep, self.at) {
-            (Some(sleep), Some(_)) => sleep.await,
+        match (&mut self.alarm, self.at) {
+            (Some(Alarm::OfRuntime(sleep)), Some(_)) => sleep.await,
+            (Some(Alarm::Own(pause)), Some(_)) => pause.await,
             _ => pending().await,
         }
         self.at = None;

@@ -160,6 +160,16 @@ impl Relay {
         self.core.stats()
     }
 
+    /// Whether its terms speak of time, or it has a limit, which may make it wait.
+    #[cfg(feature = "tokio")]
+    pub(super) fn has_time_limits(&self) -> bool {
+        let options = self.core.options();
+        let inactivity = [options.idle, options.fin_timeout[0], options.fin_timeout[1]];
+        options.deadline.is_some()
+            || inactivity.iter().any(Option::is_some)
+            || self.limits.iter().any(|limits| !limits.is_empty())
+    }
+
     /// The terms.
     pub fn options(&self) -> &RelayOptions {
         self.core.options()

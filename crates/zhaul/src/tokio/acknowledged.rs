@@ -20,7 +20,7 @@ use crate::in_flight::is_in_flight;
 pub async fn acknowledged(socket: &(impl AsFd + ?Sized)) -> Result<(), Errno> {
     let mut pause = FIRST_PAUSE;
     while is_in_flight(socket.as_fd())? {
-        tokio::time::sleep(pause).await;
+        super::pause(pause).await;
         pause = (pause * 2).min(LAST_PAUSE);
     }
     Ok(())

@@ -14,7 +14,7 @@ use zhaul_core::{
 };
 
 use super::ahead::{Ahead, FileHandle};
-use super::{Readiness, Watch, acknowledged};
+use super::{Readiness, Watch, acknowledged, pause};
 use crate::cancel::CancelToken;
 use crate::edges::{ERROR, READABLE, WRITABLE};
 use crate::endpoint;
@@ -245,7 +245,7 @@ impl<'a, S: Readiness, K: Readiness, F: FileHandle> Drive<'a, S, K, F> {
             }
             Step::LookAgain { after } => {
                 self.held.waiting = Some(step);
-                let slept = unless_stopped(stop, tokio::time::sleep(after)).await;
+                let slept = unless_stopped(stop, pause(after)).await;
                 self.settle(Operation::Wait, slept.map(Ok));
             }
             Step::AwaitRelease => {

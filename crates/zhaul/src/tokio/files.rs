@@ -8,6 +8,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -79,10 +80,10 @@ pub(crate) async fn drive_files(
         match copy.held.transfer.next() {
             Step::Submit(op) => copy.submit(op).await,
             Step::Pause { until } => copy.sleep_until(copy.control.later(until)).await,
-            Step::LookAgain { after } => copy.sleep_until(Instant::now() + after).await,
+            Step::LookAgain { after } => copy.rest(after).await,
             // A file holds no references once the call returned.
             Step::AwaitRelease => copy.held.transfer.released(),
-            Step::Wait(_) => copy.sleep_until(Instant::now() + BACK_OFF).await,
+            Step::Wait(_) => copy.rest(BACK_OFF).await,
             Step::Yield => tokio::task::yield_now().await,
             Step::Done(outcome) => {
                 if let Some(progress) = copy.control.progress {
@@ -172,6 +173,15 @@ impl Copy<'_> {
         };
         let job = self.cold.submit(call).await;
         Making { turn, job }
+    }
+
+    /// On a thread, since the runtime may have no timers. A thread is at hand.
+    async fn rest(&mut self, time: Duration) {
+        let mut stop = self.control.stop();
+        let rest = self.cold.run(move || std::thread::sleep(time));
+        if let Err(stop) = unless_stopped(&mut stop, rest).await {
+            self.held.transfer.stop(stop);
+        }
     }
 
     async fn sleep_until(&mut self, until: Instant) {

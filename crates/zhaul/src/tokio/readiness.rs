@@ -139,7 +139,7 @@ impl Readiness for File {
 
     async fn ready(&self, _interest: Interest) -> io::Result<Ready> {
         // A file never says "not yet"; should one do, it is asked again a little later.
-        tokio::time::sleep(BACK_OFF).await;
+        super::pause(BACK_OFF).await;
         Ok(Ready::READABLE | Ready::WRITABLE)
     }
 
