@@ -3,7 +3,7 @@
 //! It outlives the configuration that named it: after a reload a server with the same pool, name
 //! and address goes on with its health, its connections and its counts.
 
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -23,6 +23,8 @@ pub(crate) struct Server {
     pub(crate) address: Upstream,
     pub(crate) identity: u64,
     addresses: ArcSwap<Addresses>,
+    /// Its name was looked up, or is being.
+    is_sought: AtomicBool,
     /// Which of them is next.
     turn: AtomicUsize,
     health: Mutex<Health>,
@@ -47,6 +49,7 @@ impl Server {
             address: config.address.clone(),
             identity: balance::identity(&config.name),
             addresses: ArcSwap::from_pointee(Addresses::new(endpoints, &Addresses::default())),
+            is_sought: AtomicBool::new(false),
             turn: AtomicUsize::new(0),
             health: Mutex::default(),
             connections: AtomicUsize::new(0),
@@ -75,6 +78,11 @@ impl Server {
     /// Whether there is an address to connect to.
     pub(crate) fn is_resolved(&self) -> bool {
         !self.addresses.load().is_empty()
+    }
+
+    /// Whether its name is to be looked up for the first time; who asks is who does it.
+    pub(crate) fn is_unsought(&self) -> bool {
+        !self.is_sought.swap(true, Ordering::Relaxed)
     }
 
     /// Takes in what the name stands for; true if that is new.

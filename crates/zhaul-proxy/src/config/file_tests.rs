@@ -143,6 +143,9 @@ check = { sni = "b.example.com" }
     let check = config.pools["b"].check.as_ref().unwrap();
     let sni = Some("b.example.com".to_owned());
     assert_eq!(check.kind, CheckKind::Tls { sni });
+    let mapped = MINIMAL.replace("[pools.web]", "[pools.web]\nsource = \"::ffff:192.0.2.9\"");
+    let mapped = parse("p.toml", &mapped).unwrap();
+    assert_eq!(mapped.pools["web"].source, a.source);
     assert_eq!(tls.hello_wait, Duration::from_millis(300));
     assert_eq!(config.pools["b"].source, Source::Client);
     assert_eq!(config.pools["b"].passive, None);

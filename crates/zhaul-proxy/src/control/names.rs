@@ -33,12 +33,13 @@ pub(crate) fn resolve_all<'a>(
             if let Upstream::Name(host, port) = &server.address
                 && !server.is_resolved()
             {
-                let list = if config.init == Init::Later {
-                    &mut later
-                } else {
-                    &mut now
-                };
-                list.push((Arc::clone(server), host.clone(), *port));
+                let asked = (Arc::clone(server), host.clone(), *port);
+                match config.init {
+                    Init::Now => now.push(asked),
+                    // Later the task that it has goes on with it.
+                    Init::Later if server.is_unsought() => later.push(asked),
+                    Init::Later => {}
+                }
             }
         }
     }
