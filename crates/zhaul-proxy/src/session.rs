@@ -89,7 +89,7 @@ pub(crate) struct Connecting {
     pub(crate) untried: Vec<Endpoint>,
     /// In the order in which they began.
     pub(crate) attempts: Vec<Attempt>,
-    /// What became of the last that failed.
+    /// What became of one that failed.
     pub(crate) failed: Option<Failed>,
 }
 
@@ -300,5 +300,35 @@ impl Phase {
             Self::Relaying { .. } => "relaying",
             Self::Over => "over",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_word_is_counted() {
+        let mut words = std::collections::BTreeSet::new();
+        for end in [
+            End::ClientGone,
+            End::HelloTimeout,
+            End::Refused(""),
+            End::BadHeader(String::new()),
+            End::BadHello(""),
+            End::NoRoute,
+            End::NoServer,
+            End::QueueFull,
+            End::QueueTimeout,
+            End::Exhausted(Errno::from_raw(24)),
+            End::Killed,
+            End::Defect,
+        ] {
+            assert!(CAUSES.contains(&end.word()), "{end:?}");
+            words.insert(end.word());
+        }
+        assert_eq!(words.len(), 12);
+        let distinct: std::collections::BTreeSet<_> = CAUSES.iter().collect();
+        assert_eq!(distinct.len(), CAUSES.len());
     }
 }

@@ -111,7 +111,13 @@ impl Worker {
         if failed.is_the_servers_fault() {
             connecting.place.server().learn(address, false, self.now);
         }
-        connecting.failed = Some(failed);
+        // What says something about the server counts more than what went wrong on this side.
+        if connecting
+            .failed
+            .is_none_or(|before| !before.is_the_servers_fault())
+        {
+            connecting.failed = Some(failed);
+        }
     }
 
     /// Something happened on a socket that is being connected.
