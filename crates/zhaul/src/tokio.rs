@@ -28,6 +28,7 @@ mod files;
 mod pause;
 mod readiness;
 mod shared_file;
+mod unregistered;
 mod watch;
 
 pub use crate::haul::Running;
@@ -40,4 +41,5 @@ pub use shared_file::SharedFile;
 pub(crate) use ahead::{Ahead, Kept, MAX_READ_BYTES};
 pub(crate) use files::{HeldCopy, drive_files};
 pub(crate) use pause::pause;
+pub(crate) use unregistered::Registered;
 pub(crate) use watch::Watch;

@@ -10,7 +10,7 @@ use zhaul_core::{Summary, TransferError};
 use super::Haul;
 use super::task::Begun;
 use crate::progress::Progress;
-use crate::tokio::{AtDrop, Drive, Goal, Readiness, drive_files};
+use crate::tokio::{AtDrop, Drive, Goal, Readiness, Registered, drive_files};
 
 /// A transfer under way, as [`Haul::start`] returns it.
 ///
@@ -36,16 +36,16 @@ use crate::tokio::{AtDrop, Drive, Goal, Readiness, drive_files};
 /// Dropping it offers the sink what is in transit once; what it does not take at once is lost, and
 /// counted in [`Progress::stranded`]. [`deliver`](Self::deliver) waits for the sink.
 #[must_use = "nothing moves before run(), run_until() or deliver()"]
-pub struct Running<'a, S: Readiness, K: Readiness> {
-    haul: Haul<'a, S, K>,
+pub struct Running<'a, S: Readiness + Sync, K: Readiness + Sync> {
+    haul: Haul<'a, Registered<S>, Registered<K>>,
     begun: Begun,
     began: Option<Instant>,
     /// Where moved bytes are counted, if the caller gave nothing for that.
     counted: Progress,
 }
 
-impl<'a, S: Readiness, K: Readiness> Running<'a, S, K> {
-    pub(super) fn new(haul: Haul<'a, S, K>) -> Result<Self, TransferError> {
+impl<'a, S: Readiness + Sync, K: Readiness + Sync> Running<'a, S, K> {
+    pub(super) fn new(haul: Haul<'a, Registered<S>, Registered<K>>) -> Result<Self, TransferError> {
         Ok(Self {
             begun: haul.begin()?,
             began: haul.began(),
@@ -123,7 +123,7 @@ impl<'a, S: Readiness, K: Readiness> Running<'a, S, K> {
     }
 }
 
-impl<S: Readiness, K: Readiness> Drop for Running<'_, S, K> {
+impl<S: Readiness + Sync, K: Readiness + Sync> Drop for Running<'_, S, K> {
     fn drop(&mut self) {
         let haul = &self.haul;
         if let Begun::OnTask { held, .. } = &mut self.begun {
@@ -140,7 +140,7 @@ impl<S: Readiness, K: Readiness> Drop for Running<'_, S, K> {
     }
 }
 
-impl<S: Readiness, K: Readiness> fmt::Debug for Running<'_, S, K> {
+impl<S: Readiness + Sync, K: Readiness + Sync> fmt::Debug for Running<'_, S, K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Running")
             .field("moved", &self.moved())

@@ -21,7 +21,7 @@ use crate::progress::Progress;
 use crate::residency::Memo;
 use crate::tokio::{
     Ahead, AtDrop, Control, Drive, Goal, Held, HeldCopy, Kept, MAX_READ_BYTES, Readiness,
-    drive_files,
+    Registered, drive_files,
 };
 
 /// A transfer under way.
@@ -64,7 +64,7 @@ impl<'a, S, K> Haul<'a, S, K> {
     }
 }
 
-impl<'a, S: Readiness, K: Readiness> Haul<'a, S, K> {
+impl<'a, S: Readiness + Sync, K: Readiness + Sync> Haul<'a, S, K> {
     /// Makes the transfer on this task; see [`crate::tokio`]. Awaiting the builder does the same.
     ///
     /// Cold pages of a file are read by a pool. From file to file every call is made there, since
@@ -83,6 +83,13 @@ impl<'a, S: Readiness, K: Readiness> Haul<'a, S, K> {
     /// With a deadline or a throttle, on a runtime without timers.
     pub async fn run_async(mut self) -> Result<Summary, TransferError> {
         self.limit_chunks();
+        if !self.source.is_registered() || !self.sink.is_registered() {
+            return Box::pin(self.registered()?.run_registered()).await;
+        }
+        self.run_registered().await
+    }
+
+    async fn run_registered(&self) -> Result<Summary, TransferError> {
         if self.from_position {
             return Box::pin(self.run_from_position()).await;
         }
@@ -98,7 +105,33 @@ impl<'a, S: Readiness, K: Readiness> Haul<'a, S, K> {
     /// With a deadline or a throttle, on a runtime without timers.
     pub async fn start(mut self) -> Result<Running<'a, S, K>, TransferError> {
         self.limit_chunks();
-        Running::new(self)
+        Running::new(self.registered()?)
+    }
+
+    /// The same transfer, with ends that a reactor knows.
+    fn registered(self) -> Result<Haul<'a, Registered<S>, Registered<K>>, TransferError> {
+        let unless =
+            |operation| move |error| TransferError::before_start(operation, errno_of(&error));
+        let source = Registered::of(self.source)
+            .map_err(|(_, error)| error)
+            .map_err(unless(Operation::ExamineSource))?;
+        let sink = Registered::of(self.sink)
+            .map_err(|(_, error)| error)
+            .map_err(unless(Operation::ExamineSink))?;
+        Ok(Haul {
+            source,
+            sink,
+            ask: self.ask,
+            from_position: self.from_position,
+            source_facts: self.source_facts,
+            sink_facts: self.sink_facts,
+            lease: self.lease,
+            cancel: self.cancel,
+            progress: self.progress,
+            pipes: self.pipes,
+            cold: self.cold,
+            residency: self.residency,
+        })
     }
 
     /// No more than is made resident at once.

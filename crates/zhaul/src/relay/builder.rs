@@ -20,7 +20,7 @@ use crate::errno::errno_of;
 use crate::nonblocking::NonBlocking;
 use crate::pipe_pool::PipePool;
 #[cfg(feature = "tokio")]
-use crate::tokio::Readiness;
+use crate::tokio::{Readiness, Registered};
 
 /// A relay to be run; see [`relay`].
 #[derive(Debug)]
@@ -180,7 +180,7 @@ impl<'a, A, B> RelayBuilder<'a, A, B> {
 }
 
 #[cfg(feature = "tokio")]
-impl<A: Readiness, B: Readiness> RelayBuilder<'_, A, B> {
+impl<A: Readiness + Sync, B: Readiness + Sync> RelayBuilder<'_, A, B> {
     /// Relays on this task until it is over.
     ///
     /// Dropping the future cancels it, before its first poll, too: from here on the relay has the
@@ -188,7 +188,10 @@ impl<A: Readiness, B: Readiness> RelayBuilder<'_, A, B> {
     pub fn run_async(self) -> impl Future<Output = Ending> {
         let relay = self.begin(Trigger::EdgeWithoutUrgent);
         let control = self.control();
-        let task = Task::new(self.a, self.b, relay, control);
+        // Without descriptors to spare it is asked every so often.
+        let a = Registered::of(self.a).unwrap_or_else(|(a, _)| Registered::Given(a));
+        let b = Registered::of(self.b).unwrap_or_else(|(b, _)| Registered::Given(b));
+        let task = Task::new(a, b, relay, control);
         // What is captured is dropped with the future.
         async move { task.run().await }
     }

@@ -9,20 +9,23 @@ use std::sync::Arc;
 use rustix::fs::{FileType, OFlags};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{Interest, Ready};
-use tokio::net::unix::pipe;
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::unix::{self, pipe};
+use tokio::net::{TcpStream, UnixStream, tcp};
 
 use crate::nonblocking::{NonBlocking, open_anew};
 
-/// A descriptor whose readiness a tokio reactor knows, or which is always ready (files).
+/// An end of an asynchronous transfer or relay.
 ///
-/// Descriptors are in non-blocking mode, as tokio keeps them. For others there is [`Attached`].
+/// It is a descriptor whose readiness a tokio reactor knows, and which is in non-blocking mode, as
+/// tokio keeps them; or a file, which is always ready; or any other descriptor, of which a duplicate
+/// is [attached](Attached) to the reactor for the time of the transfer. Who transfers often from or
+/// to one of the last kind saves calls by attaching it once.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be an end of an asynchronous transfer or relay",
     label = "not a descriptor that a tokio reactor knows, and no file",
-    note = "tokio's sockets, halves, pipes and files, `std::fs::File`, and `&T`, `Box<T>` and \
-            `Arc<T>` of these can be; `zhaul::async_io::Attached::new` makes one of any other \
-            descriptor",
+    note = "the sockets, halves of sockets, pipes, files and standard streams of std and tokio, \
+            `OwnedFd`, `BorrowedFd`, and `&T`, `&mut T`, `Box<T>` and `Arc<T>` of these can be; \
+            `zhaul::async_io::Attached::new` makes one of any other descriptor",
     note = "what is no descriptor, as a TLS stream, can be relayed by copying: `zhaul::copying`"
 )]
 pub trait Readiness {
@@ -49,6 +52,12 @@ pub trait Readiness {
     /// True for what is always ready and can only wait for a disk.
     fn is_file(&self) -> bool {
         false
+    }
+
+    /// False for a descriptor that no reactor knows, which may be in blocking mode. A transfer or
+    /// relay [attaches](Attached) a duplicate of it for its time, and asks that one everything else.
+    fn is_registered(&self) -> bool {
+        true
     }
 
     /// The same file, to be kept alive by a thread that reads ahead in it; without one the
@@ -84,6 +93,39 @@ macro_rules! on_a_reactor {
 }
 
 on_a_reactor!(TcpStream, UnixStream);
+
+macro_rules! half {
+    ($($half:ty),*) => {$(
+        impl Readiness for $half {
+            fn fd(&self) -> BorrowedFd<'_> {
+                self.as_ref().as_fd()
+            }
+
+            fn try_io<R>(
+                &self,
+                interest: Interest,
+                call: impl FnOnce() -> io::Result<R>,
+            ) -> io::Result<R> {
+                self.as_ref().try_io(interest, call)
+            }
+
+            async fn ready(&self, interest: Interest) -> io::Result<Ready> {
+                self.as_ref().ready(interest).await
+            }
+        }
+    )*};
+}
+
+half!(
+    tcp::OwnedReadHalf,
+    tcp::OwnedWriteHalf,
+    tcp::ReadHalf<'_>,
+    tcp::WriteHalf<'_>,
+    unix::OwnedReadHalf,
+    unix::OwnedWriteHalf,
+    unix::ReadHalf<'_>,
+    unix::WriteHalf<'_>
+);
 
 macro_rules! one_way {
     ($($pipe:ty),*) => {$(
@@ -124,36 +166,43 @@ impl<T: AsRawFd + AsFd + Sync> Readiness for AsyncFd<T> {
     }
 }
 
-impl Readiness for File {
-    fn fd(&self) -> BorrowedFd<'_> {
-        self.as_fd()
-    }
+macro_rules! always_ready {
+    ($($file:ty),*) => {$(
+        impl Readiness for $file {
+            fn fd(&self) -> BorrowedFd<'_> {
+                self.as_fd()
+            }
 
-    fn try_io<R>(
-        &self,
-        _interest: Interest,
-        call: impl FnOnce() -> io::Result<R>,
-    ) -> io::Result<R> {
-        call()
-    }
+            fn try_io<R>(
+                &self,
+                _interest: Interest,
+                call: impl FnOnce() -> io::Result<R>,
+            ) -> io::Result<R> {
+                call()
+            }
 
-    async fn ready(&self, _interest: Interest) -> io::Result<Ready> {
-        // A file never says "not yet"; should one do, it is asked again a little later.
-        super::pause(BACK_OFF).await;
-        Ok(Ready::READABLE | Ready::WRITABLE)
-    }
+            async fn ready(&self, _interest: Interest) -> io::Result<Ready> {
+                // A file never says "not yet"; should one do, it is asked again a little later.
+                super::pause(BACK_OFF).await;
+                Ok(Ready::READABLE | Ready::WRITABLE)
+            }
 
-    fn is_file(&self) -> bool {
-        true
-    }
+            fn is_file(&self) -> bool {
+                true
+            }
+        }
+    )*};
 }
+
+// What tokio buffers of a file has to be flushed before.
+always_ready!(File, tokio::fs::File);
 
 /// Of what claims to be a file and is not ready.
 pub(super) const BACK_OFF: std::time::Duration = std::time::Duration::from_millis(1);
 
 macro_rules! through_a_pointer {
     ($($pointer:ty),*) => {$(
-        impl<T: Readiness + Send + Sync> Readiness for $pointer {
+        impl<T: Readiness> Readiness for $pointer {
             fn fd(&self) -> BorrowedFd<'_> {
                 T::fd(self)
             }
@@ -175,6 +224,10 @@ macro_rules! through_a_pointer {
 
             fn is_file(&self) -> bool {
                 T::is_file(self)
+            }
+
+            fn is_registered(&self) -> bool {
+                T::is_registered(self)
             }
 
             fn shared(&self) -> Option<SharedFd> {
