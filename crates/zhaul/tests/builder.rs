@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::{TestFile, pattern};
+use zhaul::relay::{RelayProgress, Way};
 use zhaul::{
     CancelToken, Cause, End, Errno, Haul, Progress, Refusal, Route, Stability, Summary,
     TransferError, transfer,
@@ -199,4 +200,29 @@ fn with_owned_ends_and_handles_a_transfer_can_be_spawned() {
     });
     assert!(received == bytes);
     assert_eq!(progress.moved(), 3_000_000);
+}
+
+#[test]
+fn with_owned_ends_and_handles_a_relay_can_be_spawned() {
+    let progress = Arc::new(RelayProgress::new());
+    runtime().block_on(async {
+        let (client, a) = common::unix_pair_of_tokio();
+        let (b, server) = common::unix_pair_of_tokio();
+        let relay = zhaul::relay(a, b)
+            .progress(Arc::clone(&progress))
+            .cancel(CancelToken::new())
+            .preload(Way::AToB, b"before ".to_vec());
+        let task = tokio::spawn(relay.into_future());
+        client.try_write(b"after").unwrap();
+        drop(client);
+        let mut received = String::new();
+        let mut server = server;
+        tokio::io::AsyncReadExt::read_to_string(&mut server, &mut received)
+            .await
+            .unwrap();
+        assert_eq!(received, "before after");
+        drop(server);
+        task.await.unwrap();
+    });
+    assert_eq!(progress.delivered(Way::AToB), 12);
 }

@@ -32,7 +32,7 @@ pub(super) fn run(
     loop {
         control.apply(&mut relay);
         let turn = relay.turn(a, b, &control.resources, now());
-        if let Some(progress) = control.progress {
+        if let Some(progress) = &control.progress {
             progress.publish(&relay.stats());
         }
         match turn {

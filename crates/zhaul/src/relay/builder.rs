@@ -1,7 +1,10 @@
 //! The builder behind [`relay`].
 
+use std::borrow::Cow;
 use std::num::NonZeroU64;
 use std::os::fd::AsFd;
+#[cfg(feature = "tokio")]
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +20,7 @@ use super::task::Task;
 use super::turns::{Relay, Resources};
 use crate::cancel::CancelToken;
 use crate::errno::errno_of;
+use crate::handle::Handle;
 use crate::nonblocking::NonBlocking;
 use crate::pipe_pool::PipePool;
 #[cfg(feature = "tokio")]
@@ -31,38 +35,39 @@ pub struct RelayBuilder<'a, A, B> {
     options: RelayOptions,
     resources: Resources,
     limits: Vec<(Way, Arc<dyn Limit>)>,
-    preloads: Vec<(Way, &'a [u8])>,
-    cancel: Option<&'a CancelToken>,
-    drain: Option<(&'a CancelToken, Duration)>,
-    progress: Option<&'a RelayProgress>,
+    preloads: Vec<(Way, Cow<'a, [u8]>)>,
+    cancel: Option<CancelToken>,
+    drain: Option<(CancelToken, Duration)>,
+    progress: Option<Handle<'a, RelayProgress>>,
 }
 
 /// What serves, stops or watches a relay.
 pub(super) struct Control<'a> {
     pub(super) resources: Resources,
-    pub(super) cancel: Option<&'a CancelToken>,
-    drain: Option<(&'a CancelToken, Duration)>,
-    pub(super) progress: Option<&'a RelayProgress>,
+    cancel: Option<CancelToken>,
+    drain: Option<(CancelToken, Duration)>,
+    pub(super) progress: Option<Handle<'a, RelayProgress>>,
 }
 
-impl<'a> Control<'a> {
+impl Control<'_> {
     /// Stops the relay if it is to be stopped.
     pub(super) fn apply(&mut self, relay: &mut Relay) {
-        if self.cancel.is_some_and(CancelToken::is_cancelled) {
+        if self.cancel.as_ref().is_some_and(CancelToken::is_cancelled) {
             relay.cancel();
         }
-        if let Some((token, within)) = self.drain
+        if let Some((token, within)) = &self.drain
             && token.is_cancelled()
         {
-            relay.drain(now().saturating_add(within));
+            relay.drain(now().saturating_add(*within));
             // It has done its part.
             self.drain = None;
         }
     }
 
     /// What tells to [apply](Self::apply) it anew.
-    pub(super) fn tokens(&self) -> [Option<&'a CancelToken>; 2] {
-        [self.cancel, self.drain.map(|(token, _)| token)]
+    pub(super) fn tokens(&self) -> [Option<&CancelToken>; 2] {
+        let drain = self.drain.as_ref().map(|(token, _)| token);
+        [self.cancel.as_ref(), drain]
     }
 }
 
@@ -140,8 +145,8 @@ impl<'a, A, B> RelayBuilder<'a, A, B> {
     }
 
     /// Sends these bytes this way before any others.
-    pub fn preload(mut self, way: Way, bytes: &'a [u8]) -> Self {
-        self.preloads.push((way, bytes));
+    pub fn preload(mut self, way: Way, bytes: impl Into<Cow<'a, [u8]>>) -> Self {
+        self.preloads.push((way, bytes.into()));
         self
     }
 
@@ -149,20 +154,20 @@ impl<'a, A, B> RelayBuilder<'a, A, B> {
     /// both streams with a FIN and waits until they are acknowledged. What is not done within this
     /// time is cut as if [cancelled](Self::cancel). The cause is then
     /// [`Cause::Stopped`](super::Cause::Stopped).
-    pub const fn drain(mut self, token: &'a CancelToken, within: Duration) -> Self {
-        self.drain = Some((token, within));
+    pub fn drain(mut self, token: impl Into<CancelToken>, within: Duration) -> Self {
+        self.drain = Some((token.into(), within));
         self
     }
 
     /// Stops at once when cancelled, and leaves connections as [`abort`](Self::abort) says.
-    pub const fn cancel(mut self, cancel: &'a CancelToken) -> Self {
-        self.cancel = Some(cancel);
+    pub fn cancel(mut self, cancel: impl Into<CancelToken>) -> Self {
+        self.cancel = Some(cancel.into());
         self
     }
 
     /// Counts here while it runs.
-    pub const fn progress(mut self, progress: &'a RelayProgress) -> Self {
-        self.progress = Some(progress);
+    pub fn progress(mut self, progress: impl Into<Handle<'a, RelayProgress>>) -> Self {
+        self.progress = Some(progress.into());
         self
     }
 
@@ -194,6 +199,21 @@ impl<A: Readiness + Sync, B: Readiness + Sync> RelayBuilder<'_, A, B> {
         let task = Task::new(a, b, relay, control);
         // What is captured is dropped with the future.
         async move { task.run().await }
+    }
+}
+
+/// `relay.await` is `relay.run_async().await` in a box.
+#[cfg(feature = "tokio")]
+impl<'a, A, B> IntoFuture for RelayBuilder<'a, A, B>
+where
+    A: Readiness + Send + Sync + 'a,
+    B: Readiness + Send + Sync + 'a,
+{
+    type Output = Ending;
+    type IntoFuture = Pin<Box<dyn Future<Output = Ending> + Send + 'a>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.run_async())
     }
 }
 
@@ -229,9 +249,9 @@ impl<'a, A, B> RelayBuilder<'a, A, B> {
     fn control(&self) -> Control<'a> {
         Control {
             resources: self.resources.clone(),
-            cancel: self.cancel,
-            drain: self.drain,
-            progress: self.progress,
+            cancel: self.cancel.clone(),
+            drain: self.drain.clone(),
+            progress: self.progress.clone(),
         }
     }
 }

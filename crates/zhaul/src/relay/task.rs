@@ -51,15 +51,15 @@ impl<'a, A: Readiness, B: Readiness> Task<'a, A, B> {
 
     /// Runs the relay to its end.
     pub(super) async fn run(mut self) -> Ending {
-        let tokens = self.control.tokens();
-        let mut cancelled = pin!(cancelling(tokens[0]));
-        let mut drained = pin!(cancelling(tokens[1]));
+        let tokens = self.control.tokens().map(Option::<&CancelToken>::cloned);
+        let mut cancelled = pin!(cancelling(tokens[0].as_ref()));
+        let mut drained = pin!(cancelling(tokens[1].as_ref()));
         let mut timer = Timer::new(self.relay.has_time_limits());
         loop {
             self.control.apply(&mut self.relay);
             let may_be_drained = self.control.tokens()[1].is_some();
             let turn = self.turn();
-            if let Some(progress) = self.control.progress {
+            if let Some(progress) = &self.control.progress {
                 progress.publish(&self.relay.stats());
             }
             let wants = match turn {
