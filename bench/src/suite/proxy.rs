@@ -81,7 +81,13 @@ fn layout(work: Work) -> Layout {
         ),
         Work::Mixed => (
             Metric::P99Us,
-            &[Metric::AloneP99Us, Metric::AloneP50Us, Metric::GbPerSecond],
+            &[
+                Metric::AloneP99Us,
+                Metric::P50Us,
+                Metric::AloneP50Us,
+                Metric::GbPerSecond,
+                Metric::CpuSecondsPerGb,
+            ],
         ),
     };
     let floor = match work {
@@ -281,7 +287,7 @@ fn mixed(server: &Server, time: Duration) -> anyhow::Result<Values> {
         stream.write_all(&peer::request(0, peer::ENDLESS))?;
     }
     let stop = AtomicBool::new(false);
-    let begin = Instant::now();
+    let (cpu, begin) = (server.cpu()?, Instant::now());
     let (loaded, bulk) = std::thread::scope(|scope| {
         let bulk = scope.spawn(|| {
             peer::give_way();
@@ -292,6 +298,7 @@ fn mixed(server: &Server, time: Duration) -> anyhow::Result<Values> {
         (loaded, bulk.join())
     });
     let wall = begin.elapsed().as_secs_f64();
+    let cpu = server.cpu()? - cpu;
     let bulk = bulk.map_err(|_panic| anyhow::anyhow!("the bulk client panicked"))??;
     let mut loaded = loaded?;
     loaded.sort_unstable();
@@ -304,7 +311,10 @@ fn mixed(server: &Server, time: Duration) -> anyhow::Result<Values> {
             _ => {}
         }
     }
-    values.push((Metric::GbPerSecond, bulk as f64 / 1e9 / wall));
+    let gb = bulk as f64 / 1e9;
+    values.push((Metric::GbPerSecond, gb / wall));
+    // With what the messages took, of which there are more the shorter they wait.
+    values.push((Metric::CpuSecondsPerGb, cpu.as_secs_f64() / gb));
     values.push((Metric::Requests, loaded.len() as f64));
     Ok(values)
 }

@@ -375,3 +375,53 @@ fn name_of(generation: u32, key: usize) -> u64 {
 fn side_of(name: u64) -> Side {
     if name & 1 == 0 { Side::A } else { Side::B }
 }
+
+#[cfg(test)]
+mod tests {
+    use zhaul::PipePool;
+    use zhaul::relay::BufferPool;
+
+    use super::*;
+    use crate::config;
+
+    #[test]
+    fn a_socket_that_cannot_be_watched_rests_and_the_worker_goes_on() {
+        let text = r#"
+            [listeners.l]
+            listen = ["127.0.0.1:0", "127.0.0.1:0"]
+            to = "p"
+            [pools.p]
+            servers = [{ address = "192.0.2.1:1" }]
+        "#;
+        let config = config::file::parse("test", text).unwrap();
+        let mut site = Site::new(config, None, &mut Vec::new(), 1, 10).unwrap();
+        // The kernel does not watch one descriptor twice.
+        let first = site.sockets[0].clone();
+        site.sockets.insert(1, first);
+        let site = Arc::new(site);
+        let mut worker = Worker::new(Parts {
+            index: 0,
+            mailbox: Mailbox::new().unwrap(),
+            site: Arc::clone(&site),
+            resources: Resources {
+                pipes: PipePool::new(1, 1 << 16),
+                buffers: BufferPool::new(1, 1 << 16),
+            },
+            zero: Instant::now(),
+            log: None,
+        })
+        .unwrap();
+        let rests = |worker: &Worker| {
+            let rests = worker.sockets.iter().map(|s| s.rests_until.is_some());
+            rests.collect::<Vec<_>>()
+        };
+        assert_eq!(rests(&worker), [false, true, false]);
+        worker.end_rest(1);
+        assert_eq!(rests(&worker), [false, true, false]);
+        // What rested, and what the kernel was never told of, is taken out as well as the rest.
+        worker.take_site(Arc::new(site.without_sockets()));
+        assert!(worker.sockets.is_empty());
+        worker.take_site(site);
+        assert_eq!(rests(&worker), [false, true, false]);
+    }
+}
