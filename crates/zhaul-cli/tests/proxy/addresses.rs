@@ -177,13 +177,13 @@ fn names_are_looked_up_again_and_what_was_known_holds_while_that_fails() {
 fn an_address_that_never_answers_is_waited_for_once_and_not_long() {
     const NAME: &str = "an_address_that_never_answers_is_waited_for_once_and_not_long";
     if !is_root() {
-        return eprintln!("SKIP {NAME}: only root can have names of its own");
+        return zhaul_untested::skip(NAME, "only root can have names of its own");
     }
     let server = Servers::named("s");
     let port = server.address.port();
     let silent = [2, 3].map(|last| short_listener(Ipv4Addr::new(127, 0, 0, last), port));
     let [Ok(one), Ok(other)] = silent else {
-        return eprintln!("SKIP {NAME}: somebody else took the port");
+        return zhaul_untested::skip(NAME, "somebody else took the port");
     };
     let fillers = [&one, &other, &one, &other]
         .map(|full| TcpStream::connect(full.local_addr().unwrap()).unwrap());
@@ -194,7 +194,7 @@ fn an_address_that_never_answers_is_waited_for_once_and_not_long() {
     );
     let hosts = "127.0.0.1 several.test\n127.0.0.2 several.test\n127.0.0.3 several.test\n";
     let Some((proxy, _hosts)) = with_hosts(&config, hosts) else {
-        return eprintln!("SKIP {NAME}: no mount namespaces here");
+        return zhaul_untested::skip(NAME, "no mount namespaces here");
     };
     let began = Instant::now();
     for n in 0..12 {
@@ -215,7 +215,7 @@ fn an_address_that_never_answers_is_waited_for_once_and_not_long() {
 fn a_name_that_may_come_later_stops_nothing_and_is_served_when_it_is_there() {
     const NAME: &str = "a_name_that_may_come_later_stops_nothing_and_is_served_when_it_is_there";
     if !is_root() {
-        return eprintln!("SKIP {NAME}: only root can have names of its own");
+        return zhaul_untested::skip(NAME, "only root can have names of its own");
     }
     let (server, other) = (Servers::named("s"), Servers::named("other"));
     let config = format!(
@@ -227,7 +227,7 @@ fn a_name_that_may_come_later_stops_nothing_and_is_served_when_it_is_there() {
         other.address
     );
     let Some((proxy, hosts)) = with_hosts(&config, "") else {
-        return eprintln!("SKIP {NAME}: no mount namespaces here");
+        return zhaul_untested::skip(NAME, "no mount namespaces here");
     };
     assert_eq!(ask(&proxy.connect(), "1").unwrap(), "other 1");
     assert!(proxy.admin("servers").contains("p/s unresolved "));
@@ -243,7 +243,7 @@ fn a_name_that_may_come_later_stops_nothing_and_is_served_when_it_is_there() {
 fn a_reload_looks_names_up() {
     const NAME: &str = "a_reload_looks_names_up";
     if !is_root() {
-        return eprintln!("SKIP {NAME}: only root can have names of its own");
+        return zhaul_untested::skip(NAME, "only root can have names of its own");
     }
     let server = Servers::named("s");
     let config = format!(
@@ -252,7 +252,7 @@ fn a_reload_looks_names_up() {
         server.address.port(),
     );
     let Some((proxy, hosts)) = with_hosts(&config, "127.0.0.2 moves.test\n") else {
-        return eprintln!("SKIP {NAME}: no mount namespaces here");
+        return zhaul_untested::skip(NAME, "no mount namespaces here");
     };
     assert!(is_refused(proxy.address()));
     fs::write(hosts.path().join("hosts"), "127.0.0.1 moves.test\n").unwrap();
