@@ -5,7 +5,7 @@
 use libfuzzer_sys::fuzz_target;
 use zhaul_http::conditional::evaluate;
 use zhaul_http::encoding::Coding;
-use zhaul_http::etag::FileStamp;
+use zhaul_http::etag::{ETag, FileStamp};
 use zhaul_http::listing::{Format, Sort};
 use zhaul_http::request::{Limits, Outcome, RequestHead, TargetForm, first_line, parse};
 use zhaul_http::target::TargetPath;
@@ -82,8 +82,10 @@ fn check_head(head: &RequestHead<'_>) {
         mtime_s: 784_111_777,
         mtime_ns: 0,
         ctime_s: 784_111_777,
-        ctime_ns: 0,
+        ctime_ns: 1,
+        mount: 0,
     };
-    let validators = Validators::of_file(&stamp, Coding::Identity, false, 800_000_000);
+    let etag = ETag::of_stamp(&stamp, Coding::Identity);
+    let validators = Validators::new(Some(etag), &stamp, 800_000_000);
     let _ = evaluate(head, &validators, 800_000_000);
 }

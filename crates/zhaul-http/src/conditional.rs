@@ -5,6 +5,10 @@
 //! It is called for a representation that exists and would be answered with 200 (§13.2.1): a
 //! missing file is 404 whatever the preconditions say.
 //!
+//! Dates are compared for equality, except in If-Unmodified-Since, and count only where they
+//! identify the bytes (see [`crate::validators`]): a date later than ours may be that of a later
+//! version, after which an earlier one was put back. That is what nginx does by default, too.
+//!
 //! Tags of files are always strong here, so only the client's spelling can be weak. If-Match and
 //! If-Range compare strongly, If-None-Match weakly (§8.8.3.2). A field that cannot be read is
 //! ignored where the RFC says so (dates), and otherwise matches nothing.
@@ -59,10 +63,12 @@ fn may_proceed_unchanged(head: &RequestHead<'_>, validators: &Validators) -> boo
     if head.if_match.is_present() {
         return any_tag_matches(head.if_match, validators, Comparison::Strong);
     }
-    let since = head.if_unmodified_since.and_then(parse_date);
-    match (since, validators.last_modified_s) {
-        (Some(since), Some(modified)) => modified <= since,
-        _ => true,
+    match head.if_unmodified_since.and_then(parse_date) {
+        // Where nobody knows, it does not hold: what it guards is a part of something else.
+        Some(since) => validators
+            .unchanged_since_s
+            .is_some_and(|unchanged_since| unchanged_since <= since),
+        None => true,
     }
 }
 
@@ -71,11 +77,9 @@ fn is_not_modified(head: &RequestHead<'_>, validators: &Validators) -> bool {
     if head.if_none_match.is_present() {
         return any_tag_matches(head.if_none_match, validators, Comparison::Weak);
     }
-    let since = head.if_modified_since.and_then(parse_date);
-    match (since, validators.last_modified_s) {
-        (Some(since), Some(modified)) => modified <= since,
-        _ => false,
-    }
+    head.if_modified_since
+        .and_then(parse_date)
+        .is_some_and(|since| validators.are_identified_by(since))
 }
 
 /// Step 5 (§13.1.5): the strong tag, or exactly the date that we issue, provided that it is
@@ -89,10 +93,7 @@ fn if_range_holds(value: &[u8], validators: &Validators, now_s: u64) -> bool {
             _ => false,
         };
     }
-    match (parse_date(value), validators.last_modified_s) {
-        (Some(date), Some(modified)) => date == modified && modified < now_s,
-        _ => false,
-    }
+    parse_date(value).is_some_and(|date| validators.are_identified_by(date) && date < now_s)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -103,7 +103,7 @@ fn describe(site: &Site, dir: &OpenFile, path: &[u8], name: &CStr) -> Option<Ent
         FileType::Symlink => {
             let slash: &[u8] = if path.is_empty() { b"" } else { b"/" };
             let target = CString::new([path, slash, &bytes].concat()).ok()?;
-            let target = site.root.open(&target, Walk::Full).ok()?;
+            let target = site.root.find(&target, Walk::Full).ok()?;
             let is_dir = target.kind == Kind::Directory;
             let size = if is_dir { 0 } else { target.version.size };
             Some(entry(bytes, is_dir, size, target.version.mtime.seconds))

@@ -60,6 +60,11 @@ pub struct CodingSet(u8);
 impl CodingSet {
     /// Identity alone.
     pub const IDENTITY: Self = Self(0);
+    /// Every coding.
+    pub const ALL: Self = Self::IDENTITY
+        .with(Coding::Gzip)
+        .with(Coding::Zstd)
+        .with(Coding::Brotli);
 
     /// The set with `coding` in it.
     #[must_use]
@@ -84,22 +89,48 @@ impl CodingSet {
 /// identity is the one that every client understands.
 #[must_use]
 pub fn negotiate(accept: FieldLines<'_>, available: CodingSet) -> Coding {
-    if available.is_identity_only() || !accept.is_present() {
+    if available.is_identity_only() {
         return Coding::Identity;
     }
-    let weights = Weights::read(accept);
-    let mut best = (Coding::Identity, weights.identity());
-    for coding in [Coding::Gzip, Coding::Zstd, Coding::Brotli] {
-        let weight = weights.of(coding);
-        if weight > 0 && weight >= best.1 && available.contains(coding) {
-            best = (coding, weight);
-        }
+    Accepted::read(accept).choose(available)
+}
+
+/// What an Accept-Encoding field says.
+#[derive(Debug)]
+pub struct Accepted(Option<Weights>);
+
+impl Accepted {
+    /// Reads the field.
+    #[must_use]
+    pub fn read(accept: FieldLines<'_>) -> Self {
+        Self(accept.is_present().then(|| Weights::read(accept)))
     }
-    best.0
+
+    /// The coding to send of those that are there.
+    #[must_use]
+    pub fn choose(&self, available: CodingSet) -> Coding {
+        let Some(weights) = &self.0 else {
+            return Coding::Identity;
+        };
+        let mut best = (Coding::Identity, weights.identity());
+        for coding in [Coding::Gzip, Coding::Zstd, Coding::Brotli] {
+            let weight = weights.of(coding);
+            if weight > 0 && weight >= best.1 && available.contains(coding) {
+                best = (coding, weight);
+            }
+        }
+        best.0
+    }
+
+    /// Whether there could be a coding that is better than `chosen`, which was chosen.
+    #[must_use]
+    pub fn prefers_another(&self, chosen: Coding) -> bool {
+        self.choose(CodingSet::ALL) != chosen
+    }
 }
 
 /// Weights in thousandths.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Weights {
     listed: [Option<u16>; 4],
     any: Option<u16>,
@@ -196,10 +227,7 @@ mod tests {
     use crate::field_lines::ListField;
     use proptest::prelude::*;
 
-    const ALL: CodingSet = CodingSet::IDENTITY
-        .with(Coding::Gzip)
-        .with(Coding::Zstd)
-        .with(Coding::Brotli);
+    const ALL: CodingSet = CodingSet::ALL;
     const GZIP: CodingSet = CodingSet::IDENTITY.with(Coding::Gzip);
 
     fn choose(field: &str, available: CodingSet) -> Coding {
@@ -291,6 +319,19 @@ mod tests {
         ] {
             assert_eq!(choose(field, ALL), Coding::Gzip, "{field}");
         }
+    }
+
+    #[test]
+    fn it_is_known_whether_another_coding_would_be_better() {
+        let prefers = |field: &str, chosen| {
+            Accepted::read(FieldLines::One(field.as_bytes())).prefers_another(chosen)
+        };
+        assert!(prefers("gzip, br", Coding::Gzip));
+        assert!(prefers("gzip, br", Coding::Identity));
+        assert!(!prefers("gzip, br", Coding::Brotli));
+        assert!(!prefers("gzip", Coding::Gzip));
+        assert!(!prefers("identity", Coding::Identity));
+        assert!(!Accepted::read(FieldLines::Absent).prefers_another(Coding::Identity));
     }
 
     #[test]

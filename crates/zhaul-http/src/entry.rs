@@ -8,9 +8,11 @@
 //!
 //! What was loaded is kept, and each use is preceded by a check ([`FileSet::check`]):
 //! one statx(2) of the path of the file that is about to be sent, compared in device, inode, size,
-//! mtime and ctime; and where the answer also depends on names that were *not* there (a sibling in
-//! a better coding, an earlier index file), one statx(2) of their directory, whose mtime changes
-//! with every name.
+//! mtime and ctime; of a sibling also one of the file whose sibling it is, since one that is older
+//! is stale and not sent; and where the answer also depends on names that were *not* there (a
+//! sibling in a better coding, an earlier index file), one statx(2) of their directory, whose mtime
+//! changes with every name. What is there and of no use (a sibling that is stale or may not be read,
+//! a link that leads nowhere) can become so without that, and is looked at by its own path.
 //!
 //! A file on a network file system, or one that a program serves, is not looked at by the event loop:
 //! the answer may take a while. It is checked on a thread, all of it, and not again for as long as the
@@ -27,13 +29,15 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rustix::io::{Errno, ReadWriteFlags};
+use tokio::sync::OwnedSemaphorePermit;
 use zhaul::{Timestamp, Version};
 
 use crate::clock::{Clock, DATE_BYTES};
 use crate::encoding::{Coding, CodingSet};
-use crate::etag::FileStamp;
+use crate::etag::{ETag, FileStamp};
 use crate::head;
 use crate::mime::{CHARSET_SAMPLE_BYTES, inherent_coding};
+use crate::mount;
 use crate::open_file::OpenFile;
 use crate::root::{Kind, Miss, Opened, Root, Walk};
 use crate::site::Site;
@@ -46,9 +50,14 @@ pub(crate) const SMALL: u64 = 64 * 1024;
 
 /// Longer than a clock tick at the lowest rate that Linux is configured with (100 Hz), twice over.
 const SETTLE: Duration = Duration::from_millis(25);
+/// The same where times seem to be whole seconds: FAT has every other one.
+const SETTLE_COARSE: Duration = Duration::from_millis(2025);
 
 /// Representations of a file: one in each [`Coding`].
 const CODINGS: usize = 1 + Coding::COMPRESSED.len();
+
+/// The most that is read into memory of a file that states no size.
+const MADE_UP_BYTES: usize = 16 * 1024 * 1024;
 
 /// How often a small file is read again because it changed while it was read.
 const READ_ATTEMPTS: usize = 3;
@@ -69,10 +78,10 @@ pub(crate) enum Found {
 pub(crate) struct FileSet {
     /// By coding; identity is always there.
     representations: [Option<Representation>; CODINGS],
-    /// The directory and its state when names in it were found missing.
-    absences: Watch,
-    /// Whether every answer, not only a negotiated one, depends on an absence.
-    index_depends: bool,
+    /// What every answer depends on beside its file: index files that were missing.
+    index: Vec<Watch>,
+    /// What an answer depends on that might have had a better coding: siblings that were missing.
+    siblings: Vec<Watch>,
     /// Whether what was found may be kept.
     settled: bool,
     /// The last check that held: in which round, for which coding, whether with the directory.
@@ -96,7 +105,11 @@ pub(crate) struct Representation {
     pub(crate) content_encoding: Option<&'static str>,
     pub(crate) coding: Coding,
     pub(crate) small: Option<Small>,
+    /// Whether nothing about it will look different a second later with the file unchanged.
+    settled: bool,
     watch: Watch,
+    /// What a body counts against that is in memory and not small.
+    _room: Option<OwnedSemaphorePermit>,
 }
 
 /// A small file in memory: a whole answer with status 200, ready for one send(2).
@@ -132,23 +145,34 @@ impl Small {
     }
 }
 
-/// A path and the version it had.
+/// A path, and what it led to.
 #[derive(Clone, Debug)]
 pub(crate) struct Watch {
     path: CString,
-    version: Version,
+    version: Result<Version, Errno>,
 }
 
 impl Watch {
+    fn of(root: &Root, path: CString, walk: Walk) -> Result<Self, Miss> {
+        match root.version(&path, walk) {
+            Err(Errno::AGAIN) => Err(Miss::NotCached),
+            version => Ok(Self { path, version }),
+        }
+    }
+
     pub(crate) fn holds(&self, root: &Root, walk: Walk) -> bool {
-        root.version(&self.path, walk) == Ok(self.version)
+        root.version(&self.path, walk) == self.version
+    }
+
+    /// Whether a change within the same tick of the clock can be ruled out.
+    fn is_settled(&self) -> bool {
+        self.version.is_ok_and(|version| is_settled(&version)) || self.version.is_err()
     }
 }
 
 impl FileSet {
-    /// Whether `coding` may be sent as it was loaded. `negotiated` says that the client's
-    /// Accept-Encoding had a part in the choice, so that a better sibling that has appeared since
-    /// would matter.
+    /// Whether `coding` may be sent as it was loaded. `may_be_better` says that the client would
+    /// like another coding better, so that a sibling that has appeared since would matter.
     ///
     /// `batch` names requests that were all received before any of them was answered. A check made
     /// for one of them is later than each of them, and is not made again.
@@ -156,19 +180,25 @@ impl FileSet {
         &self,
         root: &Root,
         coding: Coding,
-        negotiated: bool,
+        may_be_better: bool,
         batch: Option<u64>,
     ) -> bool {
         let Some(chosen) = self.get(coding) else {
             return false;
         };
-        let whole = negotiated || self.index_depends;
-        let this = batch.map(|batch| (batch, coding, whole));
+        let this = batch.map(|batch| (batch, coding, may_be_better));
         if this.is_some() && this == self.checked.get() {
             return true;
         }
         let holds = |watch: &Watch| watch.holds(root, Walk::Cached);
-        let holds = holds(&chosen.watch) && (!whole || holds(&self.absences));
+        // A sibling is stale when its file is newer.
+        let plain = self
+            .get(Coding::Identity)
+            .filter(|_| coding != Coding::Identity);
+        let siblings = self.siblings.iter().filter(|_| may_be_better);
+        let holds = holds(&chosen.watch)
+            && plain.is_none_or(|plain| holds(&plain.watch))
+            && self.index.iter().chain(siblings).all(holds);
         if holds && this.is_some() {
             self.checked.set(this);
         }
@@ -203,8 +233,9 @@ impl FileSet {
             return Vec::new();
         }
         let files = self.representations.iter().flatten();
-        let watches = files.map(|representation| representation.watch.clone());
-        watches.chain([self.absences.clone()]).collect()
+        let watches = files.map(|representation| &representation.watch);
+        let names = self.index.iter().chain(&self.siblings);
+        watches.chain(names).cloned().collect()
     }
 
     /// Codings that can be sent.
@@ -244,7 +275,7 @@ fn find(site: &Site, path: &[u8], is_dir: bool, walk: Walk) -> Result<Found, Mis
     let name = c_path(path)?;
     let opened = site.root.open(&name, walk)?;
     match (opened.kind, is_dir) {
-        (Kind::File, false) => load_file(site, &name, opened, walk, None).map(Found::file),
+        (Kind::File, false) => load_file(site, &name, opened, walk, Vec::new()).map(Found::file),
         // A slash behind a file's name asks for a directory of that name.
         (Kind::File, true) => Err(Miss::NotFound),
         (Kind::Directory, false) => Ok(Found::Redirect),
@@ -259,59 +290,93 @@ impl Found {
 }
 
 fn load_index(site: &Site, dir: &CStr, opened: Opened, walk: Walk) -> Result<Found, Miss> {
-    for (i, index) in site.config.index.iter().enumerate() {
+    // As it was before names in it were looked for.
+    let directory = Watch {
+        path: dir.to_owned(),
+        version: Ok(opened.version),
+    };
+    let mut missing = Absences::default();
+    for index in &site.config.index {
         let name = join(dir, index.as_bytes())?;
         match site.root.open(&name, walk) {
             Ok(file) if file.kind == Kind::File => {
-                let watch = Watch {
-                    path: dir.to_owned(),
-                    version: opened.version,
-                };
-                return load_file(site, &name, file, walk, Some((watch, i > 0))).map(Found::file);
+                return load_file(site, &name, file, walk, missing.within(directory))
+                    .map(Found::file);
             }
-            Ok(_) | Err(Miss::NotFound) => {}
+            Ok(_) | Err(Miss::NotFound) => missing.note(site, &name, dir, walk)?,
             Err(miss) => return Err(miss),
         }
     }
     if site.config.listing {
-        Ok(Found::Listing(opened.file))
+        Ok(Found::Listing(Root::open_directory(&opened.file)?))
     } else {
         Err(Miss::NotFound)
     }
 }
 
-/// `of_index` is the directory as it was before the index files were tried, and whether one of
-/// them was missing.
+/// Names that were looked for and not found, or found to be of no use.
+#[derive(Debug, Default)]
+struct Absences {
+    /// Some were not there, which their directory tells.
+    are_in_directory: bool,
+    /// Of the others only their own paths tell.
+    others: Vec<Watch>,
+}
+
+impl Absences {
+    /// Notes a name that led to nothing, looked for in `dir`.
+    fn note(&mut self, site: &Site, name: &CStr, dir: &CStr, walk: Walk) -> Result<(), Miss> {
+        if parent(name).as_c_str() == dir && !site.root.has_name(name, walk) {
+            self.are_in_directory = true;
+            return Ok(());
+        }
+        self.note_useless(site, name, walk)
+    }
+
+    /// Notes a name that is there.
+    fn note_useless(&mut self, site: &Site, name: &CStr, walk: Walk) -> Result<(), Miss> {
+        self.others
+            .push(Watch::of(&site.root, name.to_owned(), walk)?);
+        Ok(())
+    }
+
+    /// What is to be watched for them, `directory` being as it was before.
+    fn within(self, directory: Watch) -> Vec<Watch> {
+        let directory = Some(directory).filter(|_| self.are_in_directory);
+        directory.into_iter().chain(self.others).collect()
+    }
+}
+
+/// `index` is what the choice of this file depends on.
 fn load_file(
     site: &Site,
     name: &CStr,
     opened: Opened,
     walk: Walk,
-    of_index: Option<(Watch, bool)>,
+    index: Vec<Watch>,
 ) -> Result<FileSet, Miss> {
-    let index_depends = of_index.as_ref().is_some_and(|&(_, depends)| depends);
     // The directory is looked at before its names are, so that a name that appears in between
     // changes a version that we remember.
-    let absences = match of_index {
-        Some((watch, _)) => watch,
-        None => {
-            let path = parent(name);
-            let version = site.root.version(&path, walk)?;
-            Watch { path, version }
-        }
-    };
+    let dir = parent(name);
+    let directory = Watch::of(&site.root, dir.clone(), walk)?;
+    let plain = opened.version;
+    let mut missing = Absences::default();
+    let mut settled = true;
     let mut files: [Option<(CString, Opened)>; CODINGS] = Default::default();
     // What is compressed already gains nothing by it.
     if site.config.precompressed && inherent_coding(name.to_bytes()).is_none() {
         for coding in Coding::COMPRESSED {
             let sibling = c_path(&[name.to_bytes(), coding.file_suffix().as_bytes()].concat())?;
             match site.root.open(&sibling, walk) {
-                Ok(file) if file.kind == Kind::File => {
+                Ok(file) if file.kind == Kind::File && !is_stale(&file.version, &plain) => {
                     files[coding as usize] = Some((sibling, file));
                 }
                 Err(miss @ (Miss::NotCached | Miss::Exhausted(_))) => return Err(miss),
-                // An unreadable sibling is none.
-                Ok(_) | Err(_) => {}
+                Err(Miss::NotFound) => missing.note(site, &sibling, &dir, walk)?,
+                // Stale, of another kind, or not to be read.
+                Ok(_) | Err(Miss::Forbidden) => missing.note_useless(site, &sibling, walk)?,
+                // Nothing tells when that ends.
+                Err(_) => settled = false,
             }
         }
     }
@@ -331,19 +396,34 @@ fn load_file(
         };
         representations[coding as usize] = Some(represent(site, &about, path, file, walk)?);
     }
-    let settled = is_settled(&absences.version)
+    let mut siblings = missing.within(directory);
+    // What is looked at for every answer is not looked at twice.
+    siblings.retain(|sibling| index.iter().all(|watch| watch.path != sibling.path));
+    settled &= index.iter().chain(&siblings).all(Watch::is_settled)
         && representations
             .iter()
             .flatten()
-            .all(Representation::is_settled);
+            .all(|representation| representation.settled);
     Ok(FileSet {
         representations,
-        absences,
-        index_depends,
+        index,
+        siblings,
         settled,
         checked: Cell::new(None),
         known_ms: Cell::new(0),
     })
+}
+
+/// Whether a sibling was made of an earlier state of its file. Compressors give their output the
+/// time of their input, some of them cut to whole seconds or to microseconds.
+fn is_stale(sibling: &Version, plain: &Version) -> bool {
+    let (sibling, plain) = (sibling.mtime, plain.mtime);
+    if sibling.seconds != plain.seconds {
+        return sibling.seconds < plain.seconds;
+    }
+    let is_cut = sibling.nanoseconds == 0
+        || sibling.nanoseconds == plain.nanoseconds - plain.nanoseconds % 1000;
+    sibling.nanoseconds < plain.nanoseconds && !is_cut
 }
 
 /// What the header of a file depends on beside the file.
@@ -370,7 +450,7 @@ fn represent(
     let mut content = None;
     if version.size <= SMALL {
         for _ in 0..READ_ATTEMPTS {
-            let read = read_whole(&file, version.size, walk)?;
+            let read = read_whole(site, &file, version.size, walk)?;
             let now = Root::version_of(&file)?;
             if std::mem::replace(&mut version, now) == now {
                 content = Some(read);
@@ -378,16 +458,14 @@ fn represent(
             }
         }
     }
-    let now_s = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |t| t.as_secs());
+    let (content, room) =
+        content.map_or((None, None), |content| (Some(content.bytes), content.room));
     let size = content
         .as_ref()
         .map_or(version.size, |content| content.len() as u64);
     // What procfs and sysfs make up has neither a true size nor true times.
     let made_up = size != version.size;
-    let racy = made_up || !is_settled(&version);
-    let validators = Validators::of_file(&stamp(&version), about.coding, racy, now_s);
+    let validators = validators(about.coding, &file, &version, content.as_deref());
     let named = about.named.to_bytes();
     let content_type = content_type(site, about, &file, content.as_deref(), walk)?;
     let content_encoding = about.coding.token().or_else(|| inherent_coding(named));
@@ -412,8 +490,42 @@ fn represent(
         content_encoding,
         coding: about.coding,
         small,
-        watch: Watch { path, version },
+        settled: !made_up && is_settled(&version) && is_dated(&version, &validators),
+        watch: Watch {
+            path,
+            version: Ok(version),
+        },
+        _room: room,
     })
+}
+
+fn validators(
+    coding: Coding,
+    file: &OpenFile,
+    version: &Version,
+    content: Option<&[u8]>,
+) -> Validators {
+    let mut stamp = stamp(version);
+    let etag = match content {
+        Some(content) => Some(ETag::of_content(content, coding)),
+        None if !is_settled(version) => None,
+        None if stamp.ctime_ns != 0 => Some(ETag::of_stamp(&stamp, coding)),
+        None => mount::identity(file).map(|mount| {
+            stamp.mount = mount;
+            ETag::of_stamp(&stamp, coding)
+        }),
+    };
+    let now = SystemTime::UNIX_EPOCH.elapsed();
+    Validators::new(etag, &stamp, now.map_or(0, |now| now.as_secs()))
+}
+
+/// Whether Last-Modified will be the same a second later, with the file unchanged.
+fn is_dated(version: &Version, validators: &Validators) -> bool {
+    let seconds = version.mtime.seconds;
+    let from_the_future = SystemTime::UNIX_EPOCH
+        .elapsed()
+        .is_ok_and(|now| u64::try_from(seconds).is_ok_and(|seconds| seconds > now.as_secs() + 1));
+    validators.last_modified_s.is_some() || seconds < 0 || from_the_future
 }
 
 impl Representation {
@@ -425,16 +537,6 @@ impl Representation {
     /// Where the file is, relative to the root; for messages.
     pub(crate) fn path(&self) -> &CStr {
         &self.watch.path
-    }
-
-    /// Whether nothing about it will look different a second later with the file unchanged.
-    fn is_settled(&self) -> bool {
-        let seconds = self.version.mtime.seconds;
-        let dated = self.validators.last_modified_s.is_some();
-        let from_the_future = SystemTime::UNIX_EPOCH.elapsed().is_ok_and(|now| {
-            u64::try_from(seconds).is_ok_and(|seconds| seconds > now.as_secs() + 1)
-        });
-        self.validators.etag.is_some() && (dated || seconds < 0 || from_the_future)
     }
 }
 
@@ -481,7 +583,7 @@ fn content_type(
         return Ok(charset.declare(&media_type, content));
     }
     let mut sample = vec![0; CHARSET_SAMPLE_BYTES];
-    let read = read_at(file, &mut sample, walk)?;
+    let read = read_at(file, &mut sample, 0, walk)?;
     Ok(charset.declare(&media_type, Some(&sample[..read])))
 }
 
@@ -494,28 +596,43 @@ fn stamp(version: &Version) -> FileStamp {
         mtime_ns: version.mtime.nanoseconds,
         ctime_s: version.ctime.seconds,
         ctime_ns: version.ctime.nanoseconds,
+        mount: 0,
     }
 }
 
-/// Reads a small file of a stated size; less if it ends before. Files in procfs state no size, so
-/// one without is read as far as small files go.
-fn read_whole(file: &OpenFile, size: u64, walk: Walk) -> Result<Vec<u8>, Miss> {
+/// What was read of a file, and what its memory counts against.
+struct Content {
+    bytes: Vec<u8>,
+    room: Option<OwnedSemaphorePermit>,
+}
+
+/// Reads a file of a stated size; less if it ends before. Files in procfs state no size, so one
+/// without is read to its end, which nobody else could announce.
+fn read_whole(site: &Site, file: &OpenFile, size: u64, walk: Walk) -> Result<Content, Miss> {
     let states_no_size = size == 0;
     let size = if states_no_size { SMALL } else { size };
     let size = usize::try_from(size).map_err(|_| Miss::Exhausted(Errno::NOMEM))?;
-    let mut content = vec![0; size];
-    let filled = read_at(file, &mut content, walk)?;
-    if states_no_size && filled == content.len() {
-        // There may be more, and nobody says how much: no length can be announced.
-        return Err(Miss::NotFound);
+    let mut bytes = vec![0; size];
+    let mut filled = read_at(file, &mut bytes, 0, walk)?;
+    let mut room = None;
+    while states_no_size && filled == bytes.len() {
+        if bytes.len() >= MADE_UP_BYTES {
+            return Err(Miss::Failed(Errno::FBIG));
+        }
+        if room.is_none() {
+            let permit = Arc::clone(&site.made_up).try_acquire_owned();
+            room = Some(permit.map_err(|_| Miss::Exhausted(Errno::NOBUFS))?);
+        }
+        bytes.resize((4 * bytes.len()).min(MADE_UP_BYTES), 0);
+        filled += read_at(file, &mut bytes[filled..], filled, walk)?;
     }
-    content.truncate(filled);
-    content.shrink_to_fit();
-    Ok(content)
+    bytes.truncate(filled);
+    bytes.shrink_to_fit();
+    Ok(Content { bytes, room })
 }
 
-/// Fills `into` from the beginning of a file, as far as that goes.
-fn read_at(file: &OpenFile, into: &mut [u8], walk: Walk) -> Result<usize, Miss> {
+/// Fills `into` from `offset` on, as far as the file goes.
+fn read_at(file: &OpenFile, into: &mut [u8], offset: usize, walk: Walk) -> Result<usize, Miss> {
     let flags = match walk {
         Walk::Cached => ReadWriteFlags::NOWAIT,
         Walk::Full => ReadWriteFlags::empty(),
@@ -523,7 +640,7 @@ fn read_at(file: &OpenFile, into: &mut [u8], walk: Walk) -> Result<usize, Miss> 
     let mut filled = 0;
     while filled < into.len() {
         let rest = &mut [std::io::IoSliceMut::new(&mut into[filled..])];
-        match rustix::io::preadv2(file, rest, filled as u64, flags) {
+        match rustix::io::preadv2(file, rest, (offset + filled) as u64, flags) {
             Ok(0) => break,
             Ok(n) => filled += n,
             Err(Errno::INTR) => {}
@@ -544,8 +661,13 @@ fn is_settled(version: &Version) -> bool {
         return true;
     };
     let changed = SystemTime::UNIX_EPOCH + Duration::new(seconds, nanoseconds);
+    let settle = if nanoseconds == 0 {
+        SETTLE_COARSE
+    } else {
+        SETTLE
+    };
     // A time stamp from the future says that the clock was set back: nothing can be told.
-    changed.elapsed().is_ok_and(|age| age >= SETTLE)
+    changed.elapsed().is_ok_and(|age| age >= settle)
 }
 
 fn c_path(path: &[u8]) -> Result<CString, Miss> {

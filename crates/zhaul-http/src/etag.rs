@@ -1,23 +1,32 @@
 //! Strong entity tags (RFC 9110 §8.8.3).
 //!
-//! A strong tag must change whenever the bytes may have. Hashing the content would read the whole
-//! file; instead the tag is a 128-bit mix of everything that the kernel changes along with the
-//! content: device, inode, size, mtime and ctime with their nanoseconds. ctime is the one that
-//! counts. It cannot be set by `utimensat`, so that an edit which restores size and mtime (rsync
-//! and tar restore mtime as a matter of course) still changes the tag.
+//! A strong tag must change whenever the bytes have. There are two ways to know:
 //!
-//! The price: two hosts with copies of one file issue different tags, and so does a file after
-//! `chmod`. A client then fetches again what it already has, which is merely slow; the opposite
-//! mistake would splice parts of two versions into one download.
+//! - **Of a file in memory** (up to 64 KiB) the tag is a hash of the bytes themselves. It is the
+//!   same after `chmod`, `chown -R` and hard-link snapshots, over a restart, and on every machine
+//!   that has the same bytes; and it is another one for other bytes, whatever the times say.
+//! - **Of a larger file** it is a mix of everything that the kernel changes along with the content:
+//!   device, inode, size, mtime and ctime with their nanoseconds. ctime is the one that counts: it
+//!   cannot be set by `utimensat`, so an edit that restores size and mtime (rsync and tar restore
+//!   mtime as a matter of course) still changes the tag. The price: two hosts issue different tags,
+//!   and `chmod` or a new hard link makes another one, since ctime tells that from an edit no
+//!   better. A client then fetches again what it already has, which is merely slow; the opposite
+//!   mistake would splice parts of two versions into one download.
 //!
 //! # Racy files
 //! Timestamps come from the kernel's coarse clock, which ticks every 1 to 10 ms. Two writes within
 //! one tick leave the same ctime, so as long as the tick of the last change may still be running,
-//! the tag of the bytes that we are about to send can also become the tag of others. The caller
-//! tells (`racy`: ctime is younger than that clock's granularity) and no tag is issued; the next
-//! look at the file, a moment later, gives one.
+//! the tag of the bytes that we are about to send can also become the tag of others. Then no tag is
+//! issued from times; the next look at the file, a moment later, gives one.
+//!
+//! # Times that are not the kernel's
+//! In the images of SquashFS, EROFS or ISO 9660 ctime is what whoever made the image wrote, often
+//! the same for all files of all releases. They have whole seconds, as have file systems too old to
+//! be exact. There the tag also depends on the mount ([`FileStamp::mount`]), so that it ends with it.
 //!
 //! Comparison of tags is in [`crate::conditional`].
+
+use xxhash_rust::xxh3::xxh3_128;
 
 use crate::encoding::Coding;
 
@@ -38,6 +47,9 @@ pub struct FileStamp {
     pub ctime_s: i64,
     /// Nanoseconds of it.
     pub ctime_ns: u32,
+    /// What identifies this mount of the file system, where the times alone do not tell one state
+    /// from another; else 0.
+    pub mount: u64,
 }
 
 /// A strong entity tag as it stands in a field value, quotes included.
@@ -53,17 +65,23 @@ const DIGITS: usize = 26;
 const SUFFIX_MAX: usize = 5;
 
 impl ETag {
-    /// The tag of a file that is sent with this content coding, or None while the file is racy.
+    /// The tag of these bytes, which are sent with this content coding.
     ///
     /// The coding is part of the tag (RFC 9110 §8.8.3.3), so that representations stay apart even
     /// if one file were to serve as two of them.
     #[must_use]
-    pub fn of_file(stamp: &FileStamp, coding: Coding, racy: bool) -> Option<Self> {
-        if racy {
-            return None;
-        }
+    pub fn of_content(content: &[u8], coding: Coding) -> Self {
+        Self::from_hash(xxh3_128(content), coding)
+    }
+
+    /// The tag of a file in this state.
+    #[must_use]
+    pub fn of_stamp(stamp: &FileStamp, coding: Coding) -> Self {
+        Self::from_hash(mix(stamp), coding)
+    }
+
+    fn from_hash(mut rest: u128, coding: Coding) -> Self {
         let mut bytes = [b'"'; CAPACITY];
-        let mut rest = mix(stamp);
         for digit in &mut bytes[1..=DIGITS] {
             *digit = BASE32[(rest & 31) as usize];
             rest >>= 5;
@@ -77,10 +95,10 @@ impl ETag {
         let end = 1 + DIGITS + suffix.len();
         bytes[1 + DIGITS..end].copy_from_slice(suffix);
         // The array was filled with quotes: the closing one is in place.
-        Some(Self {
+        Self {
             bytes,
             len: end as u8 + 1,
-        })
+        }
     }
 
     /// The field value.
@@ -100,7 +118,8 @@ const BASE32: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 
 /// Absorbs one word after the other. Each round is a bijection of the state for a given word and
 /// of the word for a given state, so two stamps that differ in one field never share a tag;
-/// others do by chance only, one in 2^128. Not secret: a tag is no authorization.
+/// others do by chance only, one in 2^128. Not secret: a tag is no authorization. (Nor does the hash
+/// of contents withstand somebody who looks for two files with one tag: it would be files of theirs.)
 fn mix(stamp: &FileStamp) -> u128 {
     let words = [
         stamp.dev,
@@ -110,8 +129,10 @@ fn mix(stamp: &FileStamp) -> u128 {
         u64::from(stamp.mtime_ns) << 32 | u64::from(stamp.ctime_ns),
         stamp.ctime_s.cast_unsigned(),
     ];
+    let mount = Some(stamp.mount).filter(|&mount| mount != 0);
     words
         .into_iter()
+        .chain(mount)
         .fold(SEED, |state, word| scramble(state ^ u128::from(word)))
 }
 
@@ -141,10 +162,11 @@ mod tests {
         mtime_ns: 123_456_789,
         ctime_s: 1_700_000_001,
         ctime_ns: 987_654_321,
+        mount: 0,
     };
 
     fn tag(stamp: &FileStamp) -> ETag {
-        ETag::of_file(stamp, Coding::Identity, false).unwrap()
+        ETag::of_stamp(stamp, Coding::Identity)
     }
 
     #[test]
@@ -158,6 +180,7 @@ mod tests {
             |s: &mut FileStamp| s.mtime_ns += 1,
             |s: &mut FileStamp| s.ctime_s += 1,
             |s: &mut FileStamp| s.ctime_ns += 1,
+            |s: &mut FileStamp| s.mount += 1,
             |s: &mut FileStamp| s.mtime_s = -1,
             |s: &mut FileStamp| std::mem::swap(&mut s.mtime_ns, &mut s.ctime_ns),
             |s: &mut FileStamp| std::mem::swap(&mut s.mtime_s, &mut s.ctime_s),
@@ -185,16 +208,15 @@ mod tests {
     #[test]
     fn codings_have_tags_of_their_own() {
         let codings = [Coding::Identity, Coding::Gzip, Coding::Zstd, Coding::Brotli];
-        let tags: HashSet<_> = codings
-            .map(|coding| ETag::of_file(&STAMP, coding, false))
-            .into_iter()
-            .collect();
-        assert_eq!(tags.len(), 4);
+        let of_stamp = codings.map(|coding| ETag::of_stamp(&STAMP, coding));
+        let of_content = codings.map(|coding| ETag::of_content(b"content", coding));
+        let tags: HashSet<_> = of_stamp.into_iter().chain(of_content).collect();
+        assert_eq!(tags.len(), 8);
     }
 
     #[test]
     fn tags_are_quoted_etagc_and_stable() {
-        let tag = ETag::of_file(&STAMP, Coding::Zstd, false).unwrap();
+        let tag = ETag::of_stamp(&STAMP, Coding::Zstd);
         let text = std::str::from_utf8(tag.as_bytes()).unwrap();
         let inner = text.strip_prefix('"').unwrap().strip_suffix('"').unwrap();
         assert!(
@@ -209,7 +231,21 @@ mod tests {
     }
 
     #[test]
-    fn a_racy_file_has_no_tag() {
-        assert_eq!(ETag::of_file(&STAMP, Coding::Identity, true), None);
+    fn content_alone_decides_about_the_tag_of_content() {
+        let tag = |content: &[u8]| ETag::of_content(content, Coding::Identity);
+        assert_eq!(tag(b"content"), tag(b"content"));
+        let mut seen = HashSet::new();
+        for len in 0..300 {
+            for last in 0..3 {
+                let mut content = vec![0; len];
+                content.push(last);
+                assert!(seen.insert(tag(&content)), "{len} {last}");
+            }
+        }
+        // The same on every machine and in every release.
+        assert_eq!(
+            tag(b"content").as_bytes().escape_ascii().to_string(),
+            r#"\"cmnjd4e4dhy4va6rft9879rfh4\""#
+        );
     }
 }

@@ -3,6 +3,8 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use rustix::io::Errno;
+
 use crate::answer::{Answer, Body, Exchange, Next};
 use crate::cache::Slot;
 use crate::connection::Connection;
@@ -54,7 +56,11 @@ impl Worker {
             Miss::Forbidden => self.error(exchange, 403),
             Miss::Exhausted(errno) => {
                 self.warn(|| {
-                    format!("cannot open {path:?}: {errno} (raise the limit on open files)")
+                    let remedy = match errno {
+                        Errno::MFILE | Errno::NFILE => " (raise the limit on open files)",
+                        _ => "",
+                    };
+                    format!("cannot open {path:?}: {errno}{remedy}")
                 });
                 self.error(exchange, 503)
             }
@@ -62,6 +68,10 @@ impl Worker {
                 self.warn(|| {
                     format!("cannot open {path:?}: another program holds a write lease on it")
                 });
+                self.error(exchange, 503)
+            }
+            Miss::Gone => {
+                self.warn(|| "the served directory was removed".to_owned());
                 self.error(exchange, 503)
             }
             Miss::TimedOut => {

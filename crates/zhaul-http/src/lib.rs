@@ -30,6 +30,7 @@ mod html;
 mod linger;
 mod loading;
 mod lookup;
+mod mount;
 mod mounts;
 mod open_file;
 mod pace;

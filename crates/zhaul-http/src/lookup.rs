@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::answer::{Exchange, Next};
 use crate::cache::Slot;
-use crate::encoding::{Coding, negotiate};
+use crate::encoding::{Accepted, Coding, negotiate};
 use crate::entry::{FileSet, Found, load};
 use crate::field_lines::FieldLines;
 use crate::open_file::OpenFile;
@@ -124,7 +124,8 @@ impl Worker {
             .borrow()
             .get(&key, self.clock.second())
             .map(Rc::clone)?;
-        let coding = negotiate(accept, slot.value.codings());
+        let accepted = Accepted::read(accept);
+        let coding = accepted.choose(slot.value.codings());
         if slot.value.is_remote() {
             return Some(if slot.value.is_fresh(self.site.config.remote_freshness) {
                 Cached::Holds(Lookup::File(slot), coding)
@@ -132,10 +133,10 @@ impl Worker {
                 Cached::MayHold
             });
         }
-        let negotiated = accept.is_present();
+        let may_be_better = accepted.prefers_another(coding);
         if slot
             .value
-            .check(&self.site.root, coding, negotiated, exchange.batch)
+            .check(&self.site.root, coding, may_be_better, exchange.batch)
         {
             return Some(Cached::Holds(Lookup::File(slot), coding));
         }

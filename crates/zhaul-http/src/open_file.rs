@@ -26,6 +26,11 @@ impl OpenFile {
         }
     }
 
+    /// Another descriptor of the same.
+    pub(crate) fn with(&self, fd: OwnedFd) -> Self {
+        Self::new(fd, Arc::clone(&self.file_system), self.is_remote)
+    }
+
     /// The file system, with the threads that may wait for it.
     pub(crate) fn file_system(&self) -> &FileSystem {
         &self.file_system

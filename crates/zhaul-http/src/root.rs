@@ -1,6 +1,9 @@
 //! The served directory and the only way into it: openat2(2) confined below the root.
 //!
-//! Every file is opened by [`Root::open`]. `RESOLVE_BENEATH` makes the kernel refuse a walk that
+//! Every file is found and opened by [`Root::open`]. It is found first, with `O_PATH`, and opened
+//! only if it is a regular file: to open a FIFO would let its writer go on, and some devices act on
+//! being opened. A directory stays as it was found, so that one that may be searched and not read
+//! (mode 0711) does for what is in it. `RESOLVE_BENEATH` makes the kernel refuse a walk that
 //! leaves the root by `..`, by a symbolic link or by a mount of procfs's magic links, at each step
 //! and without a race; nothing here compares path strings to decide what is allowed.
 //!
@@ -15,7 +18,7 @@
 
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -57,6 +60,8 @@ pub(crate) enum Miss {
     Leased,
     /// The file system did not answer in time.
     TimedOut,
+    /// The served directory was removed, and its path leads to no other.
+    Gone,
     /// The device or file system failed.
     Failed(Errno),
 }
@@ -86,6 +91,7 @@ impl From<Errno> for Miss {
 /// What a path led to.
 #[derive(Debug)]
 pub(crate) struct Opened {
+    /// Open for reading, if it is a file; else as [`FIND`] has it.
     pub(crate) file: OpenFile,
     pub(crate) kind: Kind,
     pub(crate) version: Version,
@@ -125,13 +131,14 @@ struct Directory {
     real: PathBuf,
     identity: (u64, u64),
     mount: u64,
+    /// Its file system counts links, and a directory without any is one that was removed.
+    has_links: bool,
 }
 
 impl Directory {
     fn open(path: &Path, storage: &Storage) -> io::Result<Self> {
         let real = path.canonicalize()?;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = rustix::fs::open(&real, flags, Mode::empty())?;
+        let fd = rustix::fs::open(&real, FIND | OFlags::DIRECTORY, Mode::empty())?;
         let stat = statx(&fd, c"", AtFlags::EMPTY_PATH)?;
         let version = version_of(&stat);
         let mount = stat.stx_mnt_id;
@@ -141,9 +148,13 @@ impl Directory {
             real,
             identity: (version.dev, version.ino),
             mount,
+            has_links: version.nlink > 0,
         })
     }
 }
+
+/// Finds something without opening it.
+const FIND: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
 
 const OPEN: OFlags = OFlags::RDONLY
     .union(OFlags::CLOEXEC)
@@ -161,10 +172,12 @@ impl Root {
         symlinks: Symlinks,
         storage: Arc<Storage>,
     ) -> io::Result<Self> {
-        let dir = ArcSwap::from_pointee(Directory::open(path, &storage)?);
+        // Independent of the working directory, which is not replaced when its path is.
+        let path = std::path::absolute(path)?;
+        let dir = ArcSwap::from_pointee(Directory::open(&path, &storage)?);
         let root = Self {
             dir,
-            path: path.to_owned(),
+            path,
             symlinks,
             storage,
             access: AtomicU8::new(BARRED),
@@ -213,7 +226,8 @@ impl Root {
             // In the middle of being replaced, or gone: what is open can still be served.
             return;
         };
-        if (meta.dev(), meta.ino()) == self.dir.load().identity {
+        // A new directory can have the number of the one that was removed.
+        if (meta.dev(), meta.ino()) == self.dir.load().identity && !self.is_removed() {
             return;
         }
         match Directory::open(&self.path, &self.storage) {
@@ -232,8 +246,10 @@ impl Root {
 
     /// Says whether this kernel (and the sandbox around us) lets us use openat2(2) as we must.
     pub(crate) fn check_confinement(&self) -> Result<(), Errno> {
+        // Whether it may be searched is told by a walk that goes all the way.
+        self.openat2(c".", FIND, Walk::Full)?;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::CACHED;
-        match rustix::fs::openat2(&self.dir.load().fd, c".", OPEN, Mode::empty(), resolve) {
+        match rustix::fs::openat2(&self.dir.load().fd, c".", FIND, Mode::empty(), resolve) {
             Ok(_) | Err(Errno::AGAIN) => Ok(()),
             Err(errno) => Err(errno),
         }
@@ -241,30 +257,96 @@ impl Root {
 
     /// Opens `path` (relative; empty means the root itself) for reading.
     pub(crate) fn open(&self, path: &CStr, walk: Walk) -> Result<Opened, Miss> {
-        let path = if path.is_empty() { c"." } else { path };
-        if walk == Walk::Cached {
-            self.take_hold(path)?;
+        match self.find(path, walk) {
+            Ok(found) if found.kind == Kind::File => {
+                let fd = self.reopen(&found.file, path, walk)?;
+                let file = found.file.with(fd);
+                Ok(Opened { file, ..found })
+            }
+            Ok(found) if !path.is_empty() || !self.is_removed() => Ok(found),
+            // A directory that was removed is still there for those who have it open, and empty.
+            Ok(_) | Err(Miss::NotFound) if self.is_removed() => {
+                if walk == Walk::Cached {
+                    return Err(Miss::NotCached);
+                }
+                self.refresh();
+                if self.is_removed() {
+                    return Err(Miss::Gone);
+                }
+                self.open(path, walk)
+            }
+            found => found,
         }
-        let fd = match self.openat2(path, OPEN, walk) {
+    }
+
+    /// Finds what `path` leads to, without opening it.
+    pub(crate) fn find(&self, path: &CStr, walk: Walk) -> Result<Opened, Miss> {
+        let path = or_dot(path);
+        let access = match walk {
+            Walk::Cached => self.access.load(Ordering::Relaxed),
+            Walk::Full => FREE,
+        };
+        let mut flags = AtFlags::EMPTY_PATH;
+        match access {
+            FREE => {}
+            GUARDED => flags |= AtFlags::STATX_DONT_SYNC,
+            _ => return Err(Miss::NotCached),
+        }
+        let fd = match self.openat2(path, FIND, walk) {
             Err(Errno::XDEV) if self.symlinks == Symlinks::Inside => match walk {
                 Walk::Cached => return Err(Miss::NotCached),
-                Walk::Full => self.open_by_real_path(path)?,
+                Walk::Full => self.find_by_real_path(path)?,
             },
             other => other?,
         };
-        let stat = statx(&fd, c"", AtFlags::EMPTY_PATH)?;
+        let stat = statx(&fd, c"", flags)?;
+        let from = self.dir.load().mount;
+        let (file_system, is_remote) = self.storage.of_mount(stat.stx_mnt_id, from);
+        if is_remote && walk == Walk::Cached {
+            return Err(Miss::NotCached);
+        }
         let kind = match FileType::from_raw_mode(stat.stx_mode.into()) {
             FileType::RegularFile => Kind::File,
             FileType::Directory => Kind::Directory,
             _ => return Err(Miss::NotFound),
         };
-        let from = self.dir.load().mount;
-        let (file_system, is_remote) = self.storage.of_mount(stat.stx_mnt_id, from);
         Ok(Opened {
             file: OpenFile::new(fd, file_system, is_remote),
             kind,
             version: version_of(&stat),
         })
+    }
+
+    /// Opens a directory that was found, to be read.
+    pub(crate) fn open_directory(found: &OpenFile) -> Result<OpenFile, Errno> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::openat(found, c".", flags, Mode::empty()).map(|fd| found.with(fd))
+    }
+
+    /// Opens a file that was found.
+    fn reopen(&self, found: &OpenFile, path: &CStr, walk: Walk) -> Result<OwnedFd, Errno> {
+        let link = format!("/proc/self/fd/{}", found.as_fd().as_raw_fd());
+        let open = || rustix::fs::open(&*link, OPEN, Mode::empty());
+        let opened = match walk {
+            Walk::Cached => open(),
+            Walk::Full => again(open),
+        };
+        match opened {
+            // Without procfs all that is left is to find it once more.
+            Err(Errno::NOENT) => {}
+            opened => return opened,
+        }
+        let opened = self.openat2(or_dot(path), OPEN, walk)?;
+        if identity(&opened)? != identity(found)? {
+            return Err(Errno::BUSY);
+        }
+        Ok(opened)
+    }
+
+    /// Whether the directory was removed that the root's path led to when it was last looked at.
+    fn is_removed(&self) -> bool {
+        let dir = self.dir.load();
+        dir.has_links && Self::version_of(&dir.fd).is_ok_and(|version| version.nlink == 0)
     }
 
     /// Makes sure that nobody has to be asked for a file: EAGAIN if somebody has. `None` where that
@@ -275,7 +357,7 @@ impl Root {
             GUARDED => {}
             _ => return Err(Errno::AGAIN),
         }
-        let held = self.openat2(path, OFlags::PATH | OFlags::CLOEXEC, Walk::Cached)?;
+        let held = self.openat2(path, FIND, Walk::Cached)?;
         let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
         let stat = statx(&held, c"", flags)?;
         let from = self.dir.load().mount;
@@ -291,7 +373,7 @@ impl Root {
     /// # Errors
     /// EAGAIN if an event loop asks ([`Walk::Cached`]) and somebody else would have to be asked.
     pub(crate) fn version(&self, path: &CStr, walk: Walk) -> Result<Version, Errno> {
-        let path = if path.is_empty() { c"." } else { path };
+        let path = or_dot(path);
         if walk == Walk::Cached
             && let Some(stat) = self.take_hold(path)?
         {
@@ -299,6 +381,12 @@ impl Root {
         }
         let dir = self.dir.load();
         Ok(version_of(&statx(&dir.fd, path, AtFlags::NO_AUTOMOUNT)?))
+    }
+
+    /// Whether there may be something of this name, be it a link that leads nowhere.
+    pub(crate) fn has_name(&self, path: &CStr, walk: Walk) -> bool {
+        let found = self.openat2(or_dot(path), FIND | OFlags::NOFOLLOW, walk);
+        !matches!(found, Err(Errno::NOENT | Errno::NOTDIR))
     }
 
     /// The version of an open file now.
@@ -317,37 +405,40 @@ impl Root {
             let resolve = resolve | ResolveFlags::CACHED;
             return rustix::fs::openat2(&self.dir.load().fd, path, flags, Mode::empty(), resolve);
         }
-        open_again(&self.dir.load().fd, path, flags, resolve)
+        let dir = self.dir.load();
+        again(|| rustix::fs::openat2(&dir.fd, path, flags, Mode::empty(), resolve))
     }
 
     /// Follows a link that names its target from `/`, which `RESOLVE_BENEATH` refuses even where
-    /// the target is below the root: finds where the path really leads, and opens that, again
+    /// the target is below the root: finds where the path really leads, and finds that, again
     /// confined and this time without any link.
-    fn open_by_real_path(&self, path: &CStr) -> Result<OwnedFd, Errno> {
-        let flags = OFlags::PATH | OFlags::CLOEXEC;
+    fn find_by_real_path(&self, path: &CStr) -> Result<OwnedFd, Errno> {
         let dir = self.dir.load();
-        let found = rustix::fs::openat(&dir.fd, path, flags, Mode::empty())?;
-        let link = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&found));
+        let found = rustix::fs::openat(&dir.fd, path, FIND, Mode::empty())?;
+        let link = format!("/proc/self/fd/{}", found.as_raw_fd());
         let real = rustix::fs::readlink(link, Vec::new())?;
         let real = Path::new(std::ffi::OsStr::from_bytes(real.as_bytes()));
         let below = real.strip_prefix(&dir.real).map_err(|_| Errno::XDEV)?;
         let below = CString::new(below.as_os_str().as_bytes()).map_err(|_| Errno::XDEV)?;
         let resolve =
             ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-        let below = if below.is_empty() { c"." } else { &below };
-        open_again(&dir.fd, below, OPEN, resolve)
+        again(|| rustix::fs::openat2(&dir.fd, or_dot(&below), FIND, Mode::empty(), resolve))
     }
 }
 
+/// A path that is empty is that of the root itself.
+fn or_dot(path: &CStr) -> &CStr {
+    if path.is_empty() { c"." } else { path }
+}
+
+fn identity(fd: impl AsFd) -> Result<(u64, u64), Errno> {
+    Root::version_of(fd).map(|version| (version.dev, version.ino))
+}
+
 /// Opens, also in the middle of a rename; for threads that may block.
-fn open_again(
-    dir: &OpenFile,
-    path: &CStr,
-    flags: OFlags,
-    resolve: ResolveFlags,
-) -> Result<OwnedFd, Errno> {
+fn again(open: impl Fn() -> Result<OwnedFd, Errno>) -> Result<OwnedFd, Errno> {
     for _ in 0..ATTEMPTS {
-        match rustix::fs::openat2(dir, path, flags, Mode::empty(), resolve) {
+        match open() {
             Err(Errno::INTR | Errno::AGAIN) => {}
             done => return done,
         }

@@ -6,6 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
+use rustix::io::Errno;
+use tokio::sync::Semaphore;
+
 use crate::config::Config;
 use crate::head::field;
 use crate::mime::{MimeError, MimeTypes};
@@ -15,6 +18,9 @@ use crate::rules::{CacheRules, Cors, CorsConfig, ExtraHeaders, RuleError};
 use crate::server::ServeError;
 use crate::storage::Storage;
 use crate::validators::{Validators, format_date};
+
+/// Large files without a stated size that may be in memory at once, 16 MiB each.
+const MADE_UP_FILES: usize = 4;
 
 /// Why a configuration is not usable.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +74,8 @@ pub(crate) struct Site {
     pub(crate) storage: Arc<Storage>,
     /// Bytes of listings that wait for their clients.
     pub(crate) page_bytes: AtomicUsize,
+    /// Files without a stated size whose large bodies are in memory.
+    pub(crate) made_up: Arc<Semaphore>,
     mime: MimeTypes,
     cache_rules: CacheRules,
     extra: ExtraHeaders,
@@ -121,6 +129,7 @@ impl Site {
             request_limits,
             storage,
             page_bytes: AtomicUsize::new(0),
+            made_up: Arc::new(Semaphore::new(MADE_UP_FILES)),
             mime,
             cache_rules,
             extra,
@@ -185,7 +194,7 @@ fn open_root(config: &Config, storage: &Arc<Storage>) -> Result<Root, ServeError
         let remedy = match why.kind() {
             io::ErrorKind::NotFound => "create it, or name a directory that exists",
             io::ErrorKind::NotADirectory => "name the directory that the file is in",
-            io::ErrorKind::PermissionDenied => "give this user the right to read and search it",
+            io::ErrorKind::PermissionDenied => "give this user the right to search it",
             _ => "name a directory that this user can read",
         };
         ServeError::Root {
@@ -196,10 +205,13 @@ fn open_root(config: &Config, storage: &Arc<Storage>) -> Result<Root, ServeError
     };
     let root =
         Root::open_root(&config.root, config.symlinks, Arc::clone(storage)).map_err(failed)?;
-    root.check_confinement().map_err(|errno| ServeError::Root {
-        path: config.root.clone(),
-        why: errno.into(),
-        remedy: "openat2 with RESOLVE_CACHED is needed: Linux 5.12, not filtered by a sandbox",
+    root.check_confinement().map_err(|errno| match errno {
+        Errno::ACCESS => failed(errno.into()),
+        _ => ServeError::Root {
+            path: config.root.clone(),
+            why: errno.into(),
+            remedy: "openat2 with RESOLVE_CACHED is needed: Linux 5.12, not filtered by a sandbox",
+        },
     })?;
     Ok(root)
 }

@@ -344,3 +344,44 @@ fn a_huge_directory_is_listed_in_part_and_says_so() {
     let page = client.get("/");
     assert_eq!(page.announced_length(), Some(page.body.len() as u64));
 }
+
+#[test]
+fn a_fifo_is_not_opened_for_a_request() {
+    use rustix::fs::{Mode, OFlags, open};
+    use rustix::io::Errno;
+    let files = Files::with(&[("a", b"a"), ("f.css", b"plain")]);
+    for path in ["pipe", "f.css.br"] {
+        mkfifo(&files, path);
+    }
+    let server = Server::of(files.root(), &["--workers", "1"]);
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let _ends = crate::support::EndsOnDrop(&over);
+        let over = &over;
+        let files = &files;
+        // A writer gets in only while somebody has it open for reading.
+        let writer = scope.spawn(move || {
+            let mut got_in = false;
+            while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                for path in ["pipe", "f.css.br"] {
+                    let flags = OFlags::WRONLY | OFlags::NONBLOCK;
+                    got_in |= !matches!(
+                        open(files.path(path), flags, Mode::empty()),
+                        Err(Errno::NXIO)
+                    );
+                }
+            }
+            got_in
+        });
+        let mut client = server.connect();
+        for _ in 0..300 {
+            client.get("/pipe").assert_status(404);
+            client
+                .get_with("/f.css", &[("Accept-Encoding", "br")])
+                .assert_body(b"plain");
+            client.get("/").assert_status(200);
+        }
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(!writer.join().unwrap(), "the server opened it");
+    });
+}

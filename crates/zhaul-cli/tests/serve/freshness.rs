@@ -433,3 +433,136 @@ fn keep_busy(server: &Server, over: &AtomicBool) {
         }
     }
 }
+
+/// The body that is sent to a client that takes brotli.
+fn compressed(client: &mut Client, target: &str) -> Vec<u8> {
+    client
+        .get_with(target, &[("Accept-Encoding", "br")])
+        .assert_status(200)
+        .body
+        .clone()
+}
+
+#[test]
+fn a_sibling_that_is_older_than_its_file_is_not_sent() {
+    for (target, path) in [("/f.css", "f.css"), ("/dir/", "dir/index.html")] {
+        let files = Files::new();
+        files.write(path, "plain");
+        let sibling = format!("{path}.br");
+        files.write(&sibling, "br");
+        let server = Server::of(files.root(), &[]);
+        let mut client = server.connect();
+        settle();
+        for _ in 0..3 {
+            assert_eq!(compressed(&mut client, target), b"br");
+        }
+        // In place, which no directory tells.
+        files.edit(path, "edits");
+        for _ in 0..2 {
+            assert_eq!(compressed(&mut client, target), b"edits");
+        }
+        settle();
+        for _ in 0..2 {
+            assert_eq!(compressed(&mut client, target), b"edits");
+        }
+        // Made anew, in place; and declared to be of now.
+        files.edit(&sibling, "BR");
+        assert_eq!(compressed(&mut client, target), b"BR");
+        make_old(files.path(&sibling));
+        settle();
+        for _ in 0..2 {
+            assert_eq!(compressed(&mut client, target), b"edits");
+        }
+        let now = fs::File::open(files.path(&sibling)).unwrap();
+        now.set_modified(std::time::SystemTime::now()).unwrap();
+        assert_eq!(compressed(&mut client, target), b"BR");
+    }
+}
+
+#[test]
+fn a_sibling_with_the_time_of_its_file_is_sent_also_when_that_was_cut() {
+    let files = Files::with(&[("f", b"plain"), ("f.br", b"br")]);
+    let server = Server::of(files.root(), &[]);
+    let mut client = server.connect();
+    let whole = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_700_000_000);
+    let at = |nanoseconds| whole + std::time::Duration::from_nanos(nanoseconds);
+    let set = |path: &str, time| {
+        let file = fs::File::open(files.path(path)).unwrap();
+        file.set_modified(time).unwrap();
+    };
+    for (sibling, plain, expected) in [
+        (123_456_789, 123_456_789, &b"br"[..]),
+        (123_456_000, 123_456_789, b"br"),
+        (0, 123_456_789, b"br"),
+        (200_000_000, 123_456_789, b"br"),
+        (123_456_788, 123_456_789, b"plain"),
+        (100_000_000, 123_456_789, b"plain"),
+    ] {
+        set("f", at(plain));
+        set("f.br", at(sibling));
+        assert_eq!(compressed(&mut client, "/f"), expected, "{sibling} {plain}");
+    }
+}
+
+#[test]
+fn a_link_whose_target_appears_elsewhere_is_seen() {
+    let files = Files::with(&[
+        ("f.css", b"plain"),
+        ("dir/other.html", b"other"),
+        ("made/x", b""),
+    ]);
+    files.symlink("made/f.br", "f.css.br");
+    files.symlink("../made/index", "dir/index.html");
+    settle();
+    let server = Server::of(
+        files.root(),
+        &["--index", "index.html", "--index", "other.html"],
+    );
+    let mut client = server.connect();
+    for _ in 0..3 {
+        assert_eq!(compressed(&mut client, "/f.css"), b"plain");
+        client.get("/dir/").assert_body(b"other");
+    }
+    files.write("made/f.br", "br");
+    files.write("made/index", "index");
+    assert_eq!(compressed(&mut client, "/f.css"), b"br");
+    client.get("/dir/").assert_body(b"index");
+}
+
+#[test]
+fn an_index_in_another_directory_is_watched_there() {
+    let files = Files::with(&[("dir/index.html", b"second"), ("dir/sub/x", b"")]);
+    let server = Server::of(
+        files.root(),
+        &[
+            "--index",
+            "sub/deep/i.html",
+            "--index",
+            "sub/i.html",
+            "--index",
+            "index.html",
+        ],
+    );
+    settle();
+    let mut client = server.connect();
+    let mut expect = |body: &[u8]| {
+        for round in 0..3 {
+            let answer = client.get("/dir/");
+            answer.assert_status(200).assert_body(body);
+            if round == 0 {
+                settle();
+            }
+        }
+    };
+    expect(b"second");
+    files.write("dir/sub/i.html", "first");
+    expect(b"first");
+    files.write("dir/sub/deep/i.html", "deepest");
+    expect(b"deepest");
+    fs::remove_dir_all(files.path("dir/sub/deep")).unwrap();
+    expect(b"first");
+    // Its siblings are beside it.
+    assert_eq!(compressed(&mut client, "/dir/"), b"first");
+    files.write("dir/sub/i.html.br", "br");
+    assert_eq!(compressed(&mut client, "/dir/"), b"br");
+}

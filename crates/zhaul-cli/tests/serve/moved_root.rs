@@ -78,3 +78,36 @@ fn while_the_link_is_gone_the_last_release_is_served() {
         client.get("/page").body == b"second"
     });
 }
+
+#[test]
+fn a_root_that_is_removed_and_made_anew_is_followed() {
+    for as_working_directory in [false, true] {
+        let files = Files::with(&[("dist/page", b"first")]);
+        let dist = files.path("dist");
+        let mut serve = Serve::new(if as_working_directory {
+            ".".into()
+        } else {
+            dist.clone()
+        });
+        if as_working_directory {
+            let dir = dist.display().to_string();
+            serve = serve.under(["env", "-C", &dir]);
+        }
+        let server = serve.start();
+        let mut client = server.connect();
+        client.get("/page").assert_status(200).assert_body(b"first");
+        for round in 0..5 {
+            fs::remove_dir_all(&dist).unwrap();
+            // There is nothing to be said of what is in it.
+            for target in ["/", "/page", "/other"] {
+                client.get(target).assert_status(503);
+            }
+            files.write("dist/page", format!("round {round}"));
+            client
+                .get("/page")
+                .assert_status(200)
+                .assert_body(format!("round {round}").as_bytes());
+            client.get("/").assert_status(200);
+        }
+    }
+}

@@ -243,7 +243,11 @@ fn no_request_costs_more_than_the_file() {
 
 #[test]
 fn if_range_guards_a_part_against_another_version() {
-    let files = site();
+    let contents = SIZES.map(|size| (size.to_string(), pattern(size)));
+    let named = contents
+        .each_ref()
+        .map(|(name, content)| (&**name, &**content));
+    let files = Files::written(&named);
     let server = Server::of(files.root(), &[]);
     let mut client = server.connect();
     for size in SIZES {
@@ -256,7 +260,7 @@ fn if_range_guards_a_part_against_another_version() {
             (date, 206),
             (weak.as_str(), 200),
             ("\"other\"", 200),
-            ("Wed, 15 Nov 2023 00:00:00 GMT", 200),
+            ("Thu, 31 Dec 2099 23:59:59 GMT", 200),
             ("Tue, 14 Nov 2023 22:13:19 GMT", 200),
             ("nonsense", 200),
         ] {

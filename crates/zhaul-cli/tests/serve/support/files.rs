@@ -40,6 +40,18 @@ impl Files {
         all
     }
 
+    /// With these files in it as they were written, and the second over in which that was.
+    pub(crate) fn written(files: &[(&str, &[u8])]) -> Self {
+        let all = Self::new();
+        for (path, content) in files {
+            let path = all.path(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, content).unwrap();
+        }
+        wait_for_the_next_second();
+        all
+    }
+
     pub(crate) fn root(&self) -> &Path {
         &self.root
     }
@@ -102,6 +114,13 @@ pub(crate) fn make_old(path: impl AsRef<Path>) {
     let time = SystemTime::UNIX_EPOCH + Duration::from_secs(LONG_AGO_S);
     let times = FileTimes::new().set_modified(time).set_accessed(time);
     File::open(path).unwrap().set_times(times).unwrap();
+}
+
+/// Waits until what was just written is of a second that is over.
+pub(crate) fn wait_for_the_next_second() {
+    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap();
+    let rest = Duration::from_secs(now.as_secs() + 1) - now;
+    std::thread::sleep(rest + SETTLE);
 }
 
 pub(crate) fn set_mode(path: impl AsRef<Path>, mode: u32) {
