@@ -430,7 +430,7 @@ fn both_families_may_be_listened_on_with_one_port() {
         let _server = Serve::new(files.root()).listen(&listen).start();
         for host in ["127.0.0.1", "[::1]"] {
             let address = format!("{host}:{port}").parse().unwrap();
-            let mut client = crate::support::Client::tcp(address);
+            let mut client = Client::tcp(address);
             client.get("/a").assert_status(200).assert_body(b"a");
         }
     }
