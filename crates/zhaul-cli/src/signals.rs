@@ -4,6 +4,7 @@
 //! program: `nohup` does that to SIGHUP, a shell without job control to SIGINT of what it starts in
 //! the background.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
@@ -63,7 +64,11 @@ fn reloader(service: Arc<impl Service>) -> std::io::Result<Sender<()>> {
             while asked.recv().is_ok() {
                 // Several that came meanwhile are one.
                 asked.try_iter().for_each(drop);
-                service.reload();
+                // One that fails by a defect is not the last.
+                let reloading = AssertUnwindSafe(|| service.reload());
+                if catch_unwind(reloading).is_err() {
+                    tracing::error!("a defect ended a reload");
+                }
             }
         })?;
     Ok(reloads)

@@ -4,6 +4,7 @@
 
 mod accept_batch;
 mod addr;
+mod clash;
 mod limits;
 mod listen;
 mod log_writer;
@@ -14,6 +15,7 @@ mod wake;
 
 pub use accept_batch::AcceptBatch;
 pub use addr::ListenAddr;
+pub use clash::Clash;
 pub use limits::raise_open_files;
 pub use listen::{Bound, ListenError, Listener, Options, SocketPath, leaves_v4_alone};
 pub use log_writer::{FLUSH_BYTES, LogSender, LogWriter};

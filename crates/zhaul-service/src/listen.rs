@@ -14,6 +14,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockop
 use zhaul_sys::setsockopt::IntOption;
 
 use crate::addr::ListenAddr;
+use crate::clash::Clash;
 use crate::unix_addr::{Access, UnixAddr};
 
 /// Why an address cannot be listened on.
@@ -142,7 +143,18 @@ impl Listener {
         options: Options,
     ) -> Result<Vec<Self>, ListenError> {
         let mut listeners = Vec::new();
-        for address in addresses {
+        for (index, address) in addresses.iter().enumerate() {
+            let earlier = addresses.iter().take(index);
+            if let Some(clash) = earlier.filter_map(|a| Clash::between(address, a)).next() {
+                return Err(ListenError {
+                    address: address.to_string(),
+                    why: Errno::ADDRINUSE.into(),
+                    remedy: match clash {
+                        Clash::Same => "it is named twice; name it once",
+                        Clash::Part { .. } => "another address here takes it in; leave one out",
+                    },
+                });
+            }
             let mut failed = None;
             let before = listeners.len();
             for one in address.each() {
@@ -452,8 +464,10 @@ mod tests {
     fn every_address_of_both_families_has_its_socket() {
         let taken = TcpListener::bind("[::]:0");
         let Ok(port) = taken.and_then(|socket| socket.local_addr()) else {
-            eprintln!("SKIP every_address_of_both_families_has_its_socket: no IPv6");
-            return;
+            return zhaul_untested::skip(
+                "every_address_of_both_families_has_its_socket",
+                "no IPv6",
+            );
         };
         let port = port.port();
         for addresses in [

@@ -6,8 +6,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Proxy, Servers, answer_lines, ask, configured, connect, eventually, is_refused, is_root,
-    simple, try_configured,
+    Proxy, Servers, answer_lines, ask, attempt, configured, connect, eventually, is_refused,
+    is_root, simple, try_configured,
 };
 
 #[test]
@@ -257,7 +257,9 @@ fn a_reload_looks_names_up() {
     assert!(is_refused(proxy.address()));
     fs::write(hosts.path().join("hosts"), "127.0.0.1 moves.test\n").unwrap();
     proxy.reload(&config);
+    // Until then clients are reset, perhaps before connect(2) has returned.
     eventually("the new address", || {
-        ask(&proxy.connect(), "x").is_ok_and(|answer| answer == "s x")
+        let client = attempt(proxy.address());
+        client.is_some_and(|c| ask(&c, "x").is_ok_and(|answer| answer == "s x"))
     });
 }

@@ -417,6 +417,21 @@ fn several_addresses_are_announced_and_served() {
 }
 
 #[test]
+fn an_address_that_is_named_twice_is_blamed_on_the_command_line() {
+    let files = Files::new();
+    let path = format!("unix:{}", files.outside().join("s").display());
+    for (listen, expected) in [
+        (["127.0.0.1:1", "127.0.0.1:1"], "named twice"),
+        ([&path, &path], "named twice"),
+        (["127.0.0.1:1", "0.0.0.0:1"], "leave one out"),
+    ] {
+        let refusal = Serve::new(files.root()).listen(listen).try_start();
+        let refusal = refusal.err().expect("it cannot be had twice");
+        assert!(refusal.stderr.contains(expected), "{}", refusal.stderr);
+    }
+}
+
+#[test]
 fn both_families_may_be_listened_on_with_one_port() {
     const NAME: &str = "both_families_may_be_listened_on_with_one_port";
     let Ok(free) = TcpListener::bind("[::]:0") else {

@@ -1,9 +1,7 @@
 //! Addresses that cannot be listened on together, found before the kernel is asked: it would say that
 //! the address is in use, and not by whom.
 
-use std::net::{IpAddr, SocketAddr};
-
-use zhaul_service::ListenAddr;
+use zhaul_service::{Clash, ListenAddr};
 
 use super::Config;
 
@@ -58,48 +56,15 @@ impl Config {
 
 fn clash(one: &Place, other: &Place) -> Option<String> {
     let (address, key) = (&one.address, &other.key);
-    let twice = || format!("{address} is in {key} already (name it once)");
-    let (ours, theirs) = match (&one.address, &other.address) {
-        (ListenAddr::Unix(a, _), ListenAddr::Unix(b, _)) => return (a == b).then(twice),
-        (ListenAddr::Tcp(ours), ListenAddr::Tcp(theirs)) => (ours, theirs),
-        _ => return None,
-    };
-    let pairs = || {
-        ours.iter()
-            .flat_map(|a| theirs.iter().map(move |b| (*a, *b)))
-    };
-    if pairs().any(|(a, b)| a.port() != 0 && canonical(a) == canonical(b)) {
-        return Some(twice());
+    match Clash::between(address, &other.address)? {
+        Clash::Same => Some(format!("{address} is in {key} already (name it once)")),
+        // The kernel gives each connection to the socket of the address that says more.
+        Clash::Part { .. } if one.reuse_port && other.reuse_port => None,
+        Clash::Part { part, whole } => Some(format!(
+            "{part} is a part of {whole}, and one of the two is in {key} already (leave one out, or \
+             give both reuse_port)"
+        )),
     }
-    // The kernel gives each connection to the socket of the address that says more.
-    if one.reuse_port && other.reuse_port {
-        return None;
-    }
-    let (a, b) = pairs().find(|&(a, b)| covers(a, b) || covers(b, a))?;
-    let (part, whole) = if covers(a, b) { (b, a) } else { (a, b) };
-    Some(format!(
-        "{part} is a part of {whole}, and one of the two is in {key} already (leave one out, or give \
-         both reuse_port)"
-    ))
-}
-
-/// An IPv4 address however it is written.
-fn canonical(address: SocketAddr) -> SocketAddr {
-    match address.ip().to_canonical() {
-        ip @ IpAddr::V4(_) => SocketAddr::new(ip, address.port()),
-        IpAddr::V6(_) => address,
-    }
-}
-
-/// Whether a socket at the first address takes connections to the second. One for every IPv6 address
-/// leaves those of IPv4 alone if there is another for them.
-fn covers(whole: SocketAddr, part: SocketAddr) -> bool {
-    let (whole, part) = (canonical(whole), canonical(part));
-    whole.port() != 0
-        && whole.port() == part.port()
-        && whole.ip().is_unspecified()
-        && !part.ip().is_unspecified()
-        && whole.is_ipv4() == part.is_ipv4()
 }
 
 #[cfg(test)]
