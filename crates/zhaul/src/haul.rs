@@ -143,6 +143,13 @@ impl<'a, S, K> Haul<'a, S, K> {
         self
     }
 
+    /// Where versions are compared, a move of ctime alone counts as an edit: an editor who sets mtime
+    /// back is found, and a chmod, chown, setxattr or rename ends the transfer, too.
+    pub const fn ctime_is_edit(mut self, wanted: bool) -> Self {
+        self.ask.ctime_is_edit = wanted;
+        self
+    }
+
     /// What the source is, for a caller who has examined it; nothing is asked then.
     pub const fn source_facts(mut self, facts: SourceFacts) -> Self {
         self.source_facts = Some(facts);

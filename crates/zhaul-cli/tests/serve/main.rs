@@ -4,8 +4,9 @@
 //! One binary, because each integration test file is a link step of its own. The modules follow the
 //! promises: what is spoken ([`protocol`], [`refusals`], [`bodies`]), what is sent ([`conditional`],
 //! [`ranges`], [`codings`], [`directories`], [`fields`]), what is never sent ([`confinement`],
-//! [`freshness`], [`changing`]), what clients may take ([`limits`], [`exhaustion`], [`soak`]), what is
-//! waited for and by whom ([`promptness`], [`remote`], [`write_lease`]), and what is told to the operator ([`access_log`], [`shutdown`], [`startup`]).
+//! [`freshness`], [`changing`], [`short_files`]), what clients may take ([`limits`], [`exhaustion`],
+//! [`soak`]), what is waited for and by whom ([`promptness`], [`remote`], [`write_lease`]), and what is
+//! told to the operator ([`access_log`], [`shutdown`], [`startup`]).
 //!
 //! Each test has a directory and a server of its own, on a port that the kernel chose, so that all
 //! run in parallel. A test that lacks what it needs prints `SKIP name: reason`.
@@ -15,6 +16,10 @@
     reason = "tests panic and print to report"
 )]
 
+#[path = "../../../zhaul/tests/common/fuse.rs"]
+mod fuse;
+#[path = "../../../zhaul/tests/common/metadata.rs"]
+mod metadata;
 mod support;
 
 mod access_log;
@@ -38,6 +43,7 @@ mod protocol;
 mod ranges;
 mod refusals;
 mod remote;
+mod short_files;
 mod shutdown;
 mod soak;
 mod startup;
