@@ -43,7 +43,7 @@ fn on_tokio<T>(future: impl Future<Output = T>) -> T {
 }
 
 /// Runs what is asked of the sink.
-fn drive<'a, S: Readiness + AsFd>(
+fn drive<'a, S: Readiness + AsFd + Sync>(
     driver: Driver,
     sink: OwnedFd,
     asked: impl FnOnce(Attached) -> Haul<'a, S, Attached>,

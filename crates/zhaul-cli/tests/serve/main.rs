@@ -16,8 +16,6 @@
     reason = "tests panic and print to report"
 )]
 
-#[path = "../../../zhaul/tests/common/fuse.rs"]
-mod fuse;
 #[path = "../../../zhaul/tests/common/metadata.rs"]
 mod metadata;
 mod support;

@@ -3,22 +3,22 @@
 
 use std::time::Duration;
 
-use crate::fuse::ShortFile;
+use crate::support::fuse::Fuse;
 use crate::support::process::cpu_time;
-use crate::support::{Server, pattern};
-
-const STATED_TOO_MUCH: u64 = 5_000;
+use crate::support::{Files, Server, pattern};
 
 #[test]
 fn a_file_that_ends_before_its_stated_size_ends_the_connection_there() {
     let content = pattern(3_000_003);
-    // Past the page cache: the kernel would fill up the pages that it keeps with zeros.
-    let short = match ShortFile::mount(&content, STATED_TOO_MUCH, true) {
-        Ok(short) => short,
+    let files = Files::new();
+    let root = files.path("mounted");
+    let fuse = match Fuse::mount(&root, &[("big", &content)]) {
+        Ok(fuse) => fuse,
         Err(why) => return zhaul_untested::skip_this(why),
     };
+    fuse.overstate(5_000);
     for mode in ["immutable", "lease", "copy"] {
-        let server = Server::of(short.root(), &["--stability", mode]);
+        let server = Server::of(&root, &["--stability", mode]);
         // All of it, the part behind its real end, and a part on both sides of that.
         for (range, status, expected) in [
             (None, 200, &content[..]),
@@ -29,15 +29,18 @@ fn a_file_that_ends_before_its_stated_size_ends_the_connection_there() {
             let fields: Vec<_> = range.map(|range| ("Range", range)).into_iter().collect();
             client.ask("GET", "/big", &fields);
             let what = format!("{mode}, {range:?}");
-            // The reset may overtake the head.
-            if let Ok(answer) = client.try_head_of_answer() {
-                assert_eq!(answer.status, status, "{what}");
+            // The reset may overtake the head, and what is too short from the start is an error.
+            let head = client.try_head_of_answer();
+            let answered = head.map_or(status, |answer| answer.status);
+            if answered == 503 && range.is_some() {
+                continue;
             }
+            assert_eq!(answered, status, "{what}");
             let (body, _) = client.rest();
             // It may overtake bytes as well, but nothing is added.
             assert!(expected.starts_with(&body), "{what}: {} bytes", body.len());
         }
-        server.wait_for_warning(&["big", "ends before the size that its file system states"]);
+        server.wait_for_warning(&["WARN", "big"]);
         let before = cpu_time(server.pid());
         std::thread::sleep(Duration::from_secs(1));
         let used = cpu_time(server.pid()) - before;
