@@ -9,7 +9,8 @@ use rustix::fs::{FileType, OFlags, SealFlags, SeekFrom, Stat};
 use rustix::net::SocketType;
 
 use zhaul_core::{
-    Errno, HostFacts, Seals, SinkFacts, SinkKind, SourceFacts, SourceKind, Timestamp, Version,
+    Errno, HostFacts, InPlaceEnd, Seals, SinkFacts, SinkKind, SourceFacts, SourceKind, Timestamp,
+    Version,
 };
 
 use crate::calibration;
@@ -80,12 +81,21 @@ pub(crate) fn is_seekable(fd: BorrowedFd<'_>) -> bool {
     rustix::fs::seek(fd, SeekFrom::Current(0)).is_ok()
 }
 
-/// Facts about a sink.
+/// Facts about a sink. For a stream socket this asks the kernel for the route to its peer
+/// ([`peer`](crate::peer)), which matters to transfers under a lease.
 ///
 /// # Errors
 /// As `fstat(2)`; EISDIR for a directory, EBADF for a descriptor that is not open for writing.
 pub fn sink_facts(fd: impl AsFd) -> Result<SinkFacts, Errno> {
-    let fd = fd.as_fd();
+    sink_facts_with(fd.as_fd(), |fd| peer::in_place_end(fd))
+}
+
+/// The same with an answer to where page references queued in a stream socket end, which is asked
+/// for only if it is one.
+pub(crate) fn sink_facts_with(
+    fd: BorrowedFd<'_>,
+    in_place_end: impl FnOnce(BorrowedFd<'_>) -> InPlaceEnd,
+) -> Result<SinkFacts, Errno> {
     let stat = rustix::fs::fstat(fd).map_err(of_rustix)?;
     let flags = rustix::fs::fcntl_getfl(fd).map_err(of_rustix)?;
     if flags.contains(OFlags::PATH) || flags & OFlags::RWMODE == OFlags::RDONLY {
@@ -104,7 +114,7 @@ pub fn sink_facts(fd: impl AsFd) -> Result<SinkFacts, Errno> {
         FileType::CharacterDevice if is_null(&stat) => SinkFacts::new(SinkKind::Null),
         FileType::CharacterDevice => SinkFacts::new(SinkKind::Device),
         FileType::Fifo => SinkFacts::new(SinkKind::Pipe),
-        FileType::Socket if is_stream(fd)? => SinkFacts::stream_socket(peer::in_place_end(fd)),
+        FileType::Socket if is_stream(fd)? => SinkFacts::stream_socket(in_place_end(fd)),
         FileType::Socket => SinkFacts::new(SinkKind::MessageSocket),
         _ => SinkFacts::new(SinkKind::Other),
     };

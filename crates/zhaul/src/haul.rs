@@ -12,8 +12,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use zhaul_core::{
-    Ask, Length, Operation, Plan, Route, SinkFacts, SourceFacts, Stability, Summary, Transfer,
-    TransferError,
+    Ask, InPlaceEnd, Length, Operation, Plan, Route, SinkFacts, SourceFacts, Stability, Summary,
+    Transfer, TransferError,
 };
 
 use crate::blocking;
@@ -24,6 +24,7 @@ use crate::endpoint;
 use crate::handle::Handle;
 use crate::hands::Hands;
 use crate::lease::{self, Lease};
+use crate::peer;
 use crate::pipe_pool::PipePool;
 use crate::progress::Progress;
 #[cfg(feature = "tokio")]
@@ -246,7 +247,9 @@ impl<S: AsFd, K: AsFd> Haul<'_, S, K> {
     /// If an end cannot be examined: not open, a directory, open the wrong way round. If what is
     /// asked for is refused; but a lease may be taken after planning.
     pub fn plan(&self) -> Result<Plan, TransferError> {
-        let prepared = self.examine(self.source.as_fd(), self.sink.as_fd())?;
+        // What it costs depends on the way to the peer.
+        let (source, sink) = (self.source.as_fd(), self.sink.as_fd());
+        let prepared = self.examine(source, sink, |sink| peer::in_place_end(sink))?;
         Ok(*prepared.transfer.plan())
     }
 
@@ -267,7 +270,13 @@ impl<S: AsFd, K: AsFd> Haul<'_, S, K> {
         let (source, sink) = (self.source.as_fd(), self.sink.as_fd());
         let counted = Progress::new();
         let progress = self.counts_in(&counted);
-        let prepared = self.prepare(source, sink)?;
+        let prepared = self.prepare(source, sink, |sink| {
+            if self.asks_for_peer() {
+                peer::in_place_end(sink)
+            } else {
+                InPlaceEnd::Never
+            }
+        })?;
         let _position = self.keep_position(source, progress)?;
         let control = blocking::Control {
             lease: self.lease.as_deref(),
@@ -285,8 +294,9 @@ impl<S, K> Haul<'_, S, K> {
         &self,
         source: BorrowedFd<'_>,
         sink: BorrowedFd<'_>,
+        in_place_end: impl FnOnce(BorrowedFd<'_>) -> InPlaceEnd,
     ) -> Result<Prepared, TransferError> {
-        let prepared = self.examine(source, sink)?;
+        let prepared = self.examine(source, sink, in_place_end)?;
         lease::covers(self.lease.as_deref(), &prepared.source, self.ask.stability)
             .map_err(TransferError::refused)?;
         Ok(prepared)
@@ -296,6 +306,7 @@ impl<S, K> Haul<'_, S, K> {
         &self,
         source_fd: BorrowedFd<'_>,
         sink_fd: BorrowedFd<'_>,
+        in_place_end: impl FnOnce(BorrowedFd<'_>) -> InPlaceEnd,
     ) -> Result<Prepared, TransferError> {
         let source = match self.source_facts {
             Some(facts) => facts,
@@ -304,7 +315,7 @@ impl<S, K> Haul<'_, S, K> {
         };
         let sink = match self.sink_facts {
             Some(facts) => facts,
-            None => endpoint::sink_facts(sink_fd)
+            None => endpoint::sink_facts_with(sink_fd, in_place_end)
                 .map_err(|errno| TransferError::before_start(Operation::ExamineSink, errno))?,
         };
         let mut ask = self.ask;
@@ -341,6 +352,12 @@ impl<S, K> Haul<'_, S, K> {
             Some(progress) => Ok(Some(Position::keep(source, position(source)?, progress))),
             None => Ok(None),
         }
+    }
+
+    /// Whether it matters where the peer of the sink is: only a lease is held until it has
+    /// acknowledged.
+    fn asks_for_peer(&self) -> bool {
+        self.ask.stability == Stability::Leased && self.sink_facts.is_none()
     }
 
     const fn keeps_time(&self) -> bool {

@@ -7,18 +7,20 @@
 //! linger of 0 does not withdraw it, because the pages themselves sit in the receiver's queue.
 //! The same holds between containers, where packets travel over veth pairs and bridges.
 //!
-//! The names of interfaces are looked up in `/sys`, which must be that of this network namespace.
+//! Interfaces are looked at through rtnetlink(7), in this thread's network namespace. On a kernel
+//! before 5.14, which does not tell there what device is behind an interface, no peer is remote.
 //!
 //! Any doubt counts as "not remote": the planner then copies where it would have sent in place.
-//! The answer takes about a dozen system calls; cache it per connection.
+//! The answer takes about eight system calls; cache it per connection.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+mod rtnetlink;
+
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::Path;
-
-use rustix::net::{AddressFamily, SocketType};
 
 use zhaul_core::InPlaceEnd;
+
+use rtnetlink::{Link, Rtnetlink};
 
 /// When page references queued in this socket end.
 pub fn in_place_end(socket: impl AsFd) -> InPlaceEnd {
@@ -38,93 +40,64 @@ pub fn peer_is_remote(socket: impl AsFd) -> bool {
 
 fn remote(socket: BorrowedFd<'_>) -> Option<bool> {
     let peer = SocketAddr::try_from(rustix::net::getpeername(socket).ok()??).ok()?;
-    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-    if peer.ip().is_loopback() || peer.ip().is_unspecified() {
+    let scope = match peer {
+        SocketAddr::V4(_) => 0,
+        SocketAddr::V6(peer) => peer.scope_id(),
+    };
+    let peer = peer.ip().to_canonical();
+    if peer.is_loopback() || peer.is_unspecified() {
         return Some(false);
     }
-    let source = egress_address(peer)?;
-    // Bound to another address, or routed by a mark or a rule: the probe says nothing about it.
     let own = SocketAddr::try_from(rustix::net::getsockname(socket).ok()?).ok()?;
-    if own.ip().to_canonical() != source {
-        return None;
-    }
-    if source == peer.ip() {
+    let own = own.ip().to_canonical();
+    if own == peer || own.is_ipv4() != peer.is_ipv4() {
         return Some(false);
     }
-    let addresses = zhaul_sys::getifaddrs::interface_addresses().ok()?;
-    if addresses.iter().any(|entry| entry.address == peer.ip()) {
+    let mut rtnetlink = Rtnetlink::open()?;
+    let route = rtnetlink.route(own, peer, scope)?;
+    if route.is_local {
         return Some(false);
     }
-    let egress = addresses.iter().find(|entry| entry.address == source)?;
-    Some(is_physical(
-        Path::new("/sys/class/net"),
-        &egress.interface,
-        MAX_STACKED,
-    ))
+    let link = rtnetlink.link(route.interface)?;
+    Some(is_physical(&link, &mut rtnetlink, MAX_STACKED))
 }
 
-/// The address that the routing table chooses for packets to the peer. Connecting a datagram
-/// socket sends nothing.
-fn egress_address(peer: SocketAddr) -> Option<IpAddr> {
-    let family = if peer.is_ipv4() {
-        AddressFamily::INET
-    } else {
-        AddressFamily::INET6
-    };
-    let probe = rustix::net::socket(family, SocketType::DGRAM, None).ok()?;
-    // Port 0 cannot be connected to on some kernels; any other port routes the same way.
-    let peer = if peer.port() == 0 {
-        SocketAddr::new(peer.ip(), 9)
-    } else {
-        peer
-    };
-    rustix::net::connect(&probe, &peer).ok()?;
-    let local = SocketAddr::try_from(rustix::net::getsockname(&probe).ok()?).ok()?;
-    let local = local.ip().to_canonical();
-    let unspecified = [
-        IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-    ];
-    (!unspecified.contains(&local)).then_some(local)
+/// Who knows the interfaces.
+trait Links {
+    fn link(&mut self, index: u32) -> Option<Link>;
+    fn parts_of(&mut self, master: u32) -> Option<Vec<Link>>;
+}
+
+impl Links for Rtnetlink {
+    fn link(&mut self, index: u32) -> Option<Link> {
+        self.link(index)
+    }
+
+    fn parts_of(&mut self, master: u32) -> Option<Vec<Link>> {
+        self.parts_of(master)
+    }
 }
 
 /// An interface with a device behind it, or a VLAN, bond or team on such interfaces only. Others
 /// that are stacked on a device (macvlan, ipvlan) pass packets between neighbours on it as they
 /// are.
-fn is_physical(class_net: &Path, interface: &str, depth: u32) -> bool {
-    let node = class_net.join(interface);
-    if node.join("device").exists() {
+fn is_physical(link: &Link, links: &mut impl Links, depth: u32) -> bool {
+    if link.has_device {
         return true;
     }
-    if depth == 0 || !hands_everything_down(&node) {
+    if depth == 0 {
         return false;
     }
-    let Ok(entries) = std::fs::read_dir(&node) else {
-        return false;
+    let lower = match link.kind.as_deref() {
+        Some("vlan") => link
+            .lower
+            .and_then(|lower| links.link(lower))
+            .into_iter()
+            .collect(),
+        Some("bond" | "team") => links.parts_of(link.index).unwrap_or_default(),
+        _ => Vec::new(),
     };
-    let lower: Vec<_> = entries
-        .filter_map(Result::ok)
-        .filter_map(|entry| {
-            entry
-                .file_name()
-                .to_str()?
-                .strip_prefix("lower_")
-                .map(String::from)
-        })
-        .collect();
-    !lower.is_empty()
-        && lower
-            .iter()
-            .all(|name| is_physical(class_net, name, depth - 1))
-}
-
-/// The kernel names the kind of a stacked interface in its uevent.
-fn hands_everything_down(node: &Path) -> bool {
-    let uevent = std::fs::read_to_string(node.join("uevent")).unwrap_or_default();
-    uevent
-        .lines()
-        .filter_map(|line| line.strip_prefix("DEVTYPE="))
-        .any(|kind| matches!(kind, "vlan" | "bond" | "team"))
+    !lower.is_empty() && lower.iter().all(|link| is_physical(link, links, depth - 1))
 }
 
 /// VLAN on bond on device, and one to spare.
@@ -164,44 +137,130 @@ mod tests {
         }
     }
 
+    /// An interface, what it is of, its lower one and the one that it is a part of.
+    type Row = (u32, &'static str, Option<u32>, Option<u32>);
+
+    struct Table(Vec<Row>);
+
+    impl Links for Table {
+        fn link(&mut self, index: u32) -> Option<Link> {
+            let row = self.0.iter().find(|row| row.0 == index)?;
+            Some(link(row))
+        }
+
+        fn parts_of(&mut self, master: u32) -> Option<Vec<Link>> {
+            let parts = self.0.iter().filter(|row| row.3 == Some(master));
+            Some(parts.map(link).collect())
+        }
+    }
+
+    fn link((index, kind, lower, master): &Row) -> Link {
+        Link {
+            index: *index,
+            kind: Some((*kind).to_owned()).filter(|kind| kind != "device"),
+            has_device: *kind == "device",
+            lower: *lower,
+            master: *master,
+        }
+    }
+
     #[test]
     fn only_interfaces_that_end_in_devices_are_physical() {
-        let class_net = tempfile::tempdir().unwrap();
-        let make = |path: &str| std::fs::create_dir_all(class_net.path().join(path)).unwrap();
-        let kind = |name: &str, kind: &str| {
-            let uevent = class_net.path().join(name).join("uevent");
-            std::fs::write(uevent, format!("DEVTYPE={kind}\nINTERFACE={name}\n")).unwrap();
+        let mut table = Table(vec![
+            (1, "device", None, Some(3)),
+            (2, "device", None, Some(3)),
+            (3, "bond", None, None),
+            (4, "vlan", Some(3), None),
+            (5, "veth", Some(6), Some(9)),
+            (7, "device", None, Some(9)),
+            (8, "bridge", None, None),
+            (9, "bond", None, None),
+            (10, "macvlan", Some(1), None),
+            (11, "ipvlan", Some(1), None),
+            (12, "bond", None, None),
+            // On an interface of another namespace.
+            (13, "vlan", None, None),
+            (14, "device", None, Some(8)),
+        ]);
+        let mut physical = |index| {
+            let link = table.link(index).unwrap();
+            is_physical(&link, &mut table, MAX_STACKED)
         };
-        make("eth0/device");
-        make("eth1/device");
-        make("veth0");
-        make("bond0/lower_eth0");
-        make("bond0/lower_eth1");
-        make("bond0.7/lower_bond0");
-        make("br0/bridge");
-        make("br0/lower_eth0");
-        make("mixed/lower_eth0");
-        make("mixed/lower_veth0");
-        make("macvlan0/lower_eth0");
-        make("ipvlan0/lower_eth0");
-        make("unknown0/lower_eth0");
-        for (name, of_kind) in [
-            ("bond0", "bond"),
-            ("bond0.7", "vlan"),
-            ("br0", "bridge"),
-            ("mixed", "bond"),
-            ("macvlan0", "macvlan"),
-            ("ipvlan0", "ipvlan"),
-        ] {
-            kind(name, of_kind);
+        for index in [1, 3, 4, 7] {
+            assert!(physical(index), "{index}");
         }
-        let physical = |name| is_physical(class_net.path(), name, MAX_STACKED);
-        assert!(physical("eth0") && physical("bond0") && physical("bond0.7"));
-        let not_physical = [
-            "veth0", "br0", "mixed", "macvlan0", "ipvlan0", "unknown0", "missing",
-        ];
-        for name in not_physical {
-            assert!(!physical(name), "{name}");
+        for index in [5, 8, 9, 10, 11, 12, 13] {
+            assert!(!physical(index), "{index}");
         }
+    }
+
+    /// As `/sys` shows them in the namespace in which it was mounted.
+    fn devices() -> Vec<String> {
+        let Ok(entries) = std::fs::read_dir("/sys/class/net") else {
+            return Vec::new();
+        };
+        entries
+            .filter_map(Result::ok)
+            .filter(|entry| entry.path().join("device").exists())
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .collect()
+    }
+
+    #[test]
+    fn an_interface_is_judged_by_its_own_namespace_and_not_by_its_name() {
+        const INSIDE: &str = "ZHAUL_TEST_INSIDE_NAMESPACE";
+        let name = "an_interface_is_judged_by_its_own_namespace_and_not_by_its_name";
+        if std::env::var_os(INSIDE).is_some() {
+            let socket = std::net::UdpSocket::bind("10.99.0.1:0").unwrap();
+            socket.connect("10.99.0.2:9").unwrap();
+            assert!(!peer_is_remote(&socket), "a veth pair");
+            println!("inside and well");
+            return;
+        }
+        let Some(device) = devices().into_iter().next() else {
+            println!("SKIP {name}: no network device");
+            return;
+        };
+        let setup = format!(
+            "ip link add {device} type veth peer name other && \
+             ip address add 10.99.0.1/24 dev {device} && \
+             ip link set {device} up && ip link set other up && exec \"$0\" \"$@\""
+        );
+        let inner = std::process::Command::new("unshare")
+            .args(["--net", "sh", "-c", &setup])
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", &format!("peer::tests::{name}"), "--nocapture"])
+            .env(INSIDE, "1")
+            .output();
+        let Ok(inner) = inner else {
+            println!("SKIP {name}: no unshare(1)");
+            return;
+        };
+        let said = String::from_utf8_lossy(&inner.stdout);
+        if !inner.status.success() && !said.contains("running 1 test") {
+            println!("SKIP {name}: no network namespace, or no ip(8)");
+            return;
+        }
+        assert!(said.contains("inside and well"), "{said}");
+    }
+
+    #[test]
+    fn a_peer_behind_a_device_is_remote() {
+        let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+        let Ok(()) = socket.connect("203.0.113.7:9") else {
+            println!("SKIP a_peer_behind_a_device_is_remote: no route");
+            return;
+        };
+        let own = socket.local_addr().unwrap().ip();
+        let egress = zhaul_sys::getifaddrs::interface_addresses()
+            .unwrap()
+            .into_iter()
+            .find(|entry| entry.address == own);
+        let has_device = egress.is_some_and(|egress| devices().contains(&egress.interface));
+        if !has_device {
+            println!("SKIP a_peer_behind_a_device_is_remote: the route ends in no device");
+            return;
+        }
+        assert!(peer_is_remote(&socket));
     }
 }

@@ -45,9 +45,11 @@ pub struct Running<'a, S: Readiness + Sync, K: Readiness + Sync> {
 }
 
 impl<'a, S: Readiness + Sync, K: Readiness + Sync> Running<'a, S, K> {
-    pub(super) fn new(haul: Haul<'a, Registered<S>, Registered<K>>) -> Result<Self, TransferError> {
+    pub(super) async fn new(
+        haul: Haul<'a, Registered<S>, Registered<K>>,
+    ) -> Result<Self, TransferError> {
         Ok(Self {
-            begun: haul.begin()?,
+            begun: haul.begin().await?,
             began: haul.began(),
             haul,
             counted: Progress::new(),

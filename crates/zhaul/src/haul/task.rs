@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use zhaul_core::{
-    Operation, Refusal, SinkKind, SourceKind, Summary, Transfer, TransferError, Version,
+    InPlaceEnd, Operation, Refusal, SinkKind, SourceKind, Summary, Transfer, TransferError, Version,
 };
 
 use super::{Haul, Prepared, Running};
@@ -17,6 +17,7 @@ use crate::cold::ColdPool;
 use crate::endpoint;
 use crate::errno::errno_of;
 use crate::handle::Handle;
+use crate::peer;
 use crate::progress::Progress;
 use crate::residency::Memo;
 use crate::tokio::{
@@ -105,7 +106,7 @@ impl<'a, S: Readiness + Sync, K: Readiness + Sync> Haul<'a, S, K> {
     /// With a deadline or a throttle, on a runtime without timers.
     pub async fn start(mut self) -> Result<Running<'a, S, K>, TransferError> {
         self.limit_chunks();
-        Running::new(self.registered()?)
+        Running::new(self.registered()?).await
     }
 
     /// The same transfer, with ends that a reactor knows.
@@ -150,7 +151,7 @@ impl<'a, S: Readiness + Sync, K: Readiness + Sync> Haul<'a, S, K> {
         if self.source.is_file() && self.sink.is_file() {
             return Box::pin(self.run_files(progress)).await;
         }
-        let (mut held, disk) = self.hold()?;
+        let (mut held, disk) = self.hold(self.in_place_end().await)?;
         let control = self.control(progress, self.began());
         let (ends, ahead) = ((&self.source, &self.sink), self.ahead(disk));
         let drive = Drive::new(ends, &mut held, ahead, control, AtDrop::Flush);
@@ -165,17 +166,30 @@ impl<'a, S: Readiness + Sync, K: Readiness + Sync> Haul<'a, S, K> {
         ended(outcome, || held.transfer().summary())
     }
 
-    pub(super) fn begin(&self) -> Result<Begun, TransferError> {
+    pub(super) async fn begin(&self) -> Result<Begun, TransferError> {
         if self.source.is_file() && self.sink.is_file() {
             return self.hold_files().map(Box::new).map(Begun::Files);
         }
-        let (held, disk) = self.hold()?;
+        let (held, disk) = self.hold(self.in_place_end().await)?;
         let held = Box::new(held);
         Ok(Begun::OnTask { held, disk })
     }
 
-    fn hold(&self) -> Result<(Held, Option<Disk>), TransferError> {
-        let prepared = self.prepare(self.source.fd(), self.sink.fd())?;
+    /// Where page references in the sink end, if that matters; to find out takes several system
+    /// calls, and a thread of the pool makes them.
+    async fn in_place_end(&self) -> InPlaceEnd {
+        if !self.asks_for_peer() || self.sink.is_file() {
+            return InPlaceEnd::Never;
+        }
+        let Ok(sink) = self.sink.fd().try_clone_to_owned() else {
+            return InPlaceEnd::Never;
+        };
+        let pool = self.cold.as_ref().unwrap_or_else(|| ColdPool::shared());
+        Box::pin(pool.run(move || peer::in_place_end(&sink))).await
+    }
+
+    fn hold(&self, in_place_end: InPlaceEnd) -> Result<(Held, Option<Disk>), TransferError> {
+        let prepared = self.prepare(self.source.fd(), self.sink.fd(), |_| in_place_end)?;
         self.ready_ends(&prepared).map_err(TransferError::refused)?;
         let reads_disk = matches!(
             prepared.source.kind,
@@ -189,7 +203,8 @@ impl<'a, S: Readiness + Sync, K: Readiness + Sync> Haul<'a, S, K> {
     }
 
     fn hold_files(&self) -> Result<HeldCopy, TransferError> {
-        let prepared = self.prepare(self.source.fd(), self.sink.fd())?;
+        let (source, sink) = (self.source.fd(), self.sink.fd());
+        let prepared = self.prepare(source, sink, |_| InPlaceEnd::Never)?;
         self.ready_ends(&prepared).map_err(TransferError::refused)?;
         let duplicate = |fd: BorrowedFd<'_>, operation| {
             fd.try_clone_to_owned()
