@@ -215,10 +215,10 @@ async fn the_longest_deadline_is_none() {
 }
 
 /// A pool whose only thread is kept busy until the returned sender speaks or goes.
-async fn busy_pool() -> (Arc<ColdPool>, std::sync::mpsc::Sender<()>) {
+fn busy_pool() -> (Arc<ColdPool>, std::sync::mpsc::Sender<()>) {
     let pool = ColdPool::new(1, 8);
     let (release, wait) = std::sync::mpsc::channel();
-    drop(pool.submit(move || wait.recv()).await);
+    pool.detach(move || drop(wait.recv()));
     (pool, release)
 }
 
@@ -230,7 +230,7 @@ async fn a_copy_that_was_dropped_or_stopped_writes_nothing_later() {
     file.write_all(&pattern(100_000)).unwrap();
     rustix::fs::fcntl_add_seals(&file, SealFlags::WRITE | SealFlags::SHRINK).unwrap();
     for stopped in [false, true] {
-        let (pool, release) = busy_pool().await;
+        let (pool, release) = busy_pool();
         let sink = tempfile::tempfile_in("/var/tmp").unwrap();
         let haul = transfer(&file, &sink).cold_pool(&pool);
         if stopped {

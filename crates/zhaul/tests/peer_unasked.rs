@@ -84,7 +84,7 @@ fn a_transfer_under_a_lease_asks_where_its_peer_is() {
     match questions("a_transfer_under_a_lease_asks_where_its_peer_is") {
         Some(asked) => assert!(asked.len() >= 2, "once by each driver: {asked:?}"),
         None => {
-            println!("SKIP a_transfer_under_a_lease_asks_where_its_peer_is: no strace(1) to be had")
+            println!("SKIP a_transfer_under_a_lease_asks_where_its_peer_is: no strace(1)");
         }
     }
 }
