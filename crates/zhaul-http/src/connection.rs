@@ -1,6 +1,7 @@
 //! One connection: what the worker and its sweeper know of it, and the buffer of what it said.
 
 use std::cell::{Cell, OnceCell, RefCell};
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -65,6 +66,8 @@ pub(crate) struct Connection {
     /// The task that attends to it, while an answer has to wait for something.
     pub(crate) task: RefCell<Option<AbortHandle>>,
     pub(crate) input: RefCell<Input>,
+    /// What it sent was received in this round and is yet to be answered.
+    pub(crate) has_asked: Cell<bool>,
     /// Requests answered.
     pub(crate) served: Cell<u64>,
     /// File bytes that transfers have sent.
@@ -113,6 +116,7 @@ impl Connection {
             peer,
             task: RefCell::default(),
             input: RefCell::default(),
+            has_asked: Cell::new(false),
             served: Cell::new(0),
             transferred: zhaul::Progress::new(),
             sent_directly: Cell::new(0),
@@ -148,6 +152,21 @@ impl Connection {
         self.task.replace(None);
         self.input.take();
         self.enter(Phase::Departing);
+    }
+
+    /// Whether nothing is going on, as far as is known.
+    pub(crate) fn rests(&self) -> bool {
+        self.phase.get() == Phase::Idle && !self.has_task() && !self.has_asked.get()
+    }
+
+    /// What its address is counted as.
+    pub(crate) fn address(&self) -> Option<IpAddr> {
+        self.admission.address()
+    }
+
+    /// It is refused, and its address not to blame for the place it takes until it is closed.
+    pub(crate) fn forfeit(&self) {
+        self.admission.forfeit();
     }
 
     /// Whether a task attends to it.

@@ -30,6 +30,9 @@ impl Worker {
         if reject.status == 405 {
             head::field(&mut out, "Allow", ALLOW.as_bytes());
         }
+        if matches!(reject.status, 429 | 503) {
+            head::field(&mut out, "Retry-After", b"1");
+        }
         out.extend_from_slice(b"Content-Type: text/plain; charset=utf-8\r\n");
         let body = error_page::plain(reject.status);
         head::content_length(&mut out, body.len() as u64);

@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 mod accept;
+mod admission;
 mod answer;
 mod attend;
 mod cache;

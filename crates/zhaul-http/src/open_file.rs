@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::storage::FileSystem;
 
@@ -19,6 +20,7 @@ pub(crate) struct OpenFile {
 
 impl OpenFile {
     pub(crate) fn new(fd: OwnedFd, file_system: Arc<FileSystem>, is_remote: bool) -> Self {
+        file_system.open_files.fetch_add(1, Ordering::Relaxed);
         Self {
             fd: Some(fd),
             file_system,
@@ -53,8 +55,16 @@ impl AsFd for OpenFile {
 
 impl Drop for OpenFile {
     fn drop(&mut self) {
-        if let Some(fd) = self.fd.take().filter(|_| self.is_remote) {
-            self.file_system.closing.detach(move || drop(fd));
+        let open_files = Arc::clone(&self.file_system.open_files);
+        let fd = self.fd.take();
+        let close = move || {
+            drop(fd);
+            open_files.fetch_sub(1, Ordering::Relaxed);
+        };
+        if self.is_remote {
+            self.file_system.closing.detach(close);
+        } else {
+            close();
         }
     }
 }

@@ -265,8 +265,9 @@ impl Worker {
 
     /// Begins a connection with what its client has sent already, which may be all it ever will.
     fn begin_with(self: &Rc<Self>, accepted: Accepted, intake: &mut Intake<'_>) {
-        let (key, connection) = self.adopt(accepted);
-        self.receive(key, connection, intake);
+        if let Some((key, connection)) = self.let_in(accepted) {
+            self.receive(key, connection, intake);
+        }
     }
 
     /// Answers what was received in this round. All of it was received before, so a look at a file
@@ -284,6 +285,7 @@ impl Worker {
             bytes,
         } in received.drain(..)
         {
+            connection.has_asked.set(false);
             self.attend(key, &connection, Some(&buffer[bytes]));
         }
         *filled = 0;
@@ -347,6 +349,7 @@ impl Worker {
             Ok(n @ 1..) => {
                 let bytes = intake.filled..intake.filled + n;
                 intake.filled += n;
+                connection.has_asked.set(true);
                 intake.received.push(Received {
                     key,
                     connection,
@@ -425,8 +428,7 @@ impl Worker {
                 Attempt::Refused => {}
                 Attempt::Nobody => return false,
                 Attempt::Exhausted => {
-                    // What the cache keeps open is what clients need.
-                    self.cache.borrow_mut().clear();
+                    self.yield_descriptors();
                     self.reactor.rest(index);
                     return false;
                 }

@@ -23,6 +23,9 @@ use crate::worker::Worker;
 
 /// Descriptors kept free for everything that is neither a connection nor a cached file.
 const SPARE_FILES: usize = 64;
+/// Files that are opened in one look-up, before any is counted as cached: one in each coding. The root
+/// is one more.
+const FILES_OF_A_LOOK_UP: usize = 4;
 /// How long the access log may take for its last lines.
 const LOG_PATIENCE: Duration = Duration::from_secs(5);
 /// Open files that one worker keeps at most.
@@ -218,6 +221,8 @@ impl Server {
             &self.site.config.limits,
             self.most_open(cached_files),
             self.workers,
+            self.site.storage.open_files(),
+            (cached_files + FILES_OF_A_LOOK_UP) * self.workers + 1,
         );
         let sockets: Vec<_> = self
             .listeners
@@ -299,11 +304,12 @@ impl Server {
             });
             let site = Arc::clone(&self.site);
             let log = log.cloned();
+            let door = Arc::clone(door);
             let stop = self.stop.subscribe();
             let acceptors = std::mem::take(&mut own);
             threads.push(spawn(format!("zhaul-{index}"), handle, move || {
                 event_loop()?.block_on(async move {
-                    let worker = Worker::new(site, cached_files, cached_bytes, log, &wake)?;
+                    let worker = Worker::new(site, cached_files, cached_bytes, log, door, &wake)?;
                     worker.run(inbox, acceptors, stop).await
                 })
             })?);

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -42,15 +42,18 @@ pub(crate) struct FileSystem {
     pub(crate) reads: Arc<ColdPool>,
     pub(crate) listings: Arc<ColdPool>,
     pub(crate) closing: Arc<ColdPool>,
+    /// Open files, of all file systems.
+    pub(crate) open_files: Arc<AtomicUsize>,
 }
 
 impl FileSystem {
-    fn new() -> Arc<Self> {
+    fn new(open_files: &Arc<AtomicUsize>) -> Arc<Self> {
         Arc::new(Self {
             look_ups: ColdPool::new(THREADS, QUEUE),
             reads: ColdPool::new(THREADS, QUEUE),
             listings: ColdPool::new(LISTING_THREADS, LISTING_QUEUE),
             closing: ColdPool::new(1, 1),
+            open_files: Arc::clone(open_files),
         })
     }
 }
@@ -65,6 +68,7 @@ pub(crate) struct Storage {
     mounts: ArcSwap<MountTable>,
     file_systems: Mutex<HashMap<Option<Device>, Arc<FileSystem>>>,
     limit: Option<Duration>,
+    open_files: Arc<AtomicUsize>,
 }
 
 impl Storage {
@@ -74,6 +78,7 @@ impl Storage {
             mounts: ArcSwap::default(),
             file_systems: Mutex::default(),
             limit: (!limit.is_zero()).then_some(limit),
+            open_files: Arc::default(),
         };
         storage.read_mounts();
         if storage.mounts().is_empty() {
@@ -113,7 +118,8 @@ impl Storage {
             .file_systems
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(known.entry(device).or_insert_with(FileSystem::new))
+        let file_system = known.entry(device);
+        Arc::clone(file_system.or_insert_with(|| FileSystem::new(&self.open_files)))
     }
 
     /// Has a job done by a pool, within the time limit.
@@ -136,6 +142,11 @@ impl Storage {
                 .await
                 .map_err(|_| TimedOut),
         }
+    }
+
+    /// Counts the files that are open.
+    pub(crate) fn open_files(&self) -> &Arc<AtomicUsize> {
+        &self.open_files
     }
 
     pub(crate) fn limit(&self) -> Option<Duration> {

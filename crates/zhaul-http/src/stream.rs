@@ -230,6 +230,11 @@ impl Stream {
         !matches!(rustix::net::getpeername(&self.fd), Err(Errno::NOTCONN))
     }
 
+    /// Whether something was received that nobody has seen yet.
+    pub(crate) fn has_unread(&self) -> bool {
+        !matches!(zhaul_sys::siocoutq::unread(self.fd.as_fd()), Ok(0))
+    }
+
     /// Limits how fast it is sent on, by our own count and by the kernel's.
     pub(crate) fn set_pace(&mut self, bytes_per_second: NonZeroU64) -> io::Result<()> {
         self.pace = Some(Pace::new(bytes_per_second));

@@ -24,7 +24,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use zhaul_service::{LogSender, Peer, Trouble, Wake};
 
-use crate::accept::{Accepted, Acceptor};
+use crate::accept::{Accepted, Acceptor, Door};
 use crate::attend::Event;
 use crate::cache::{Cache, Weight};
 use crate::clock::Clock;
@@ -41,6 +41,8 @@ use crate::stream::Stream;
 pub(crate) const SWEEP: Duration = Duration::from_millis(500);
 /// How long a draining worker waits for the first request of a connection.
 const FRESH_MS: u64 = 1000;
+/// Where connections are short, the rate of taking is averaged over no longer than this.
+const CROWDED_SEND_WINDOW: Duration = Duration::from_secs(10);
 
 impl Weight for FileSet {
     fn bytes(&self) -> usize {
@@ -68,6 +70,9 @@ pub(crate) struct Worker {
     pub(crate) log_lines: RefCell<Lines>,
     pub(crate) reactor: Reactor,
     pub(crate) connections: RefCell<Slab<Rc<Connection>>>,
+    door: Arc<Door>,
+    /// Shortages of descriptors that something was done about.
+    shortages: Cell<usize>,
     draining: Cell<bool>,
     one_less: Notify,
     /// Connections with a task.
@@ -93,6 +98,7 @@ impl Worker {
         cached_files: usize,
         cached_bytes: usize,
         log: Option<LogSender>,
+        door: Arc<Door>,
         wake: &Wake,
     ) -> io::Result<Rc<Self>> {
         Ok(Rc::new(Self {
@@ -106,6 +112,8 @@ impl Worker {
             log,
             log_lines: RefCell::default(),
             connections: RefCell::default(),
+            door,
+            shortages: Cell::new(0),
             draining: Cell::new(false),
             one_less: Notify::new(),
             attending: Cell::new(0),
@@ -247,7 +255,16 @@ impl Worker {
         let now_ms = Clock::now_ms();
         let limits = &self.site.config.limits;
         let storage = self.site.storage.limit();
-        self.end_all(|connection| connection.overdue(now_ms, limits, limits.send_window, storage));
+        // Who takes hardly anything takes a place from others, too.
+        let window = match self.door.is_crowded() {
+            true => limits.send_window.min(CROWDED_SEND_WINDOW),
+            false => limits.send_window,
+        };
+        self.end_all(|connection| connection.overdue(now_ms, limits, window, storage));
+        let shortages = self.door.shortages();
+        if self.shortages.replace(shortages) != shortages {
+            self.yield_descriptors();
+        }
         if self.is_draining() {
             self.close_idle();
         }

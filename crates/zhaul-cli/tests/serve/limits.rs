@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::support::client::End;
-use crate::support::{Client, Files, Serve, Server, eventually, pattern};
+use crate::support::{Client, Files, Serve, Server, eventually, has_program, pattern, skip};
 
 #[test]
 fn a_header_that_does_not_come_to_its_end_is_not_waited_for() {
@@ -236,23 +236,110 @@ fn what_is_acknowledged_slowly_but_steadily_is_delivered() {
     }
 }
 
+/// Begins a download of which no more is read, so that the connection is busy.
+fn busy(server: &Server) -> Client {
+    let mut client = Client::tcp_with_little_room(server.address());
+    client.ask("GET", "/large", &[]);
+    client.head_of_answer().assert_status(200);
+    client
+}
+
 #[test]
 fn connections_beyond_the_limit_are_refused_and_told() {
-    let files = Files::with(&[("a", b"a")]);
-    let server = Server::of(files.root(), &["--max-connections", "3"]);
-    let mut held: Vec<Client> = (0..3).map(|_| server.connect()).collect();
-    for client in &mut held {
-        client.get("/a").assert_status(200);
+    let files = Files::with(&[("a", b"a"), ("large", &pattern(32 << 20))]);
+    let log = files.outside().join("log");
+    for workers in ["1", "2"] {
+        let _ = std::fs::remove_file(&log);
+        let server = Serve::new(files.root())
+            .args(["--max-connections", "3", "--workers", workers])
+            .args(["--access-log".as_ref(), log.as_os_str()])
+            .start();
+        let mut held: Vec<Client> = (0..3).map(|_| busy(&server)).collect();
+        let mut refused = server.connect();
+        let answer = refused.answer();
+        answer.assert_status(503);
+        assert!(answer.closes());
+        assert_eq!(answer.field("Retry-After"), Some("1"));
+        refused.assert_ended();
+        drop(refused);
+        server.wait_for_warning(&["WARN", "refused a connection"]);
+        eventually("a line in the access log", || {
+            std::fs::read_to_string(&log)
+                .unwrap_or_default()
+                .contains("\"-\" 503 ")
+        });
+        held.pop().unwrap().reset();
+        eventually("a place for the next connection", || is_let_in(&server));
     }
+}
+
+#[test]
+fn who_comes_when_all_places_are_taken_gets_that_of_who_rested_longest() {
+    let files = Files::with(&[("a", b"a"), ("large", &pattern(32 << 20))]);
+    let server = Server::of(files.root(), &["--max-connections", "3", "--workers", "1"]);
+    let mut busy = busy(&server);
+    let mut oldest = server.connect();
+    oldest.get("/a").assert_status(200);
+    // As long as the clock of a connection's rest needs to tell them apart.
+    std::thread::sleep(Duration::from_millis(50));
+    let mut silent = server.connect();
+    std::thread::sleep(Duration::from_millis(50));
+    let mut next = server.connect();
+    next.get("/a").assert_status(200);
+    oldest.assert_ended();
+    let mut another = server.connect();
+    another.get("/a").assert_status(200);
+    silent.assert_ended();
+    next.get("/a").assert_status(200);
+    busy.take(1 << 20);
+}
+
+#[test]
+fn silent_connections_lock_nobody_out() {
+    let name = "silent_connections_lock_nobody_out";
+    if !has_program("prlimit") {
+        skip!(name, "prlimit is not installed");
+    }
+    let files = Files::with(&[("a", b"a")]);
+    for workers in ["1", "2"] {
+        let server = Serve::new(files.root())
+            .under(["prlimit", "--nofile=256:256", "--"])
+            .args(["--workers", workers])
+            .start();
+        let mut early = server.connect();
+        early.get("/a").assert_status(200);
+        let mut silent: Vec<Client> = Vec::new();
+        for round in 0..400 {
+            silent.push(server.connect());
+            if round % 20 == 0 {
+                // Whoever asks is let in, and whoever goes on asking stays.
+                assert!(is_let_in(&server), "locked out by {round} silent ones");
+                if early
+                    .try_send("GET /a HTTP/1.1\r\nHost: h\r\n\r\n")
+                    .is_err()
+                    || early.try_answer("GET").is_err()
+                {
+                    panic!("one that is in use was closed at {round}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn one_address_does_not_take_the_last_places() {
+    let files = Files::with(&[("a", b"a"), ("large", &pattern(32 << 20))]);
+    let server = Server::of(files.root(), &["--max-connections", "40", "--workers", "1"]);
+    // All of them busy, so that none can be closed in favour of another.
+    let held: Vec<Client> = (0..35).map(|_| busy(&server)).collect();
     let mut refused = server.connect();
-    let answer = refused.answer();
-    answer.assert_status(503);
-    assert!(answer.closes());
-    refused.assert_ended();
-    server.wait_for_warning(&["WARN", "refused a connection"]);
-    held[1].get("/a").assert_status(200);
-    held.pop();
-    eventually("a place for the next connection", || is_let_in(&server));
+    refused.answer().assert_status(429);
+    for _ in 0..3 {
+        let mut other = from_address("127.0.0.2", &server).expect("127.0.0.0/8 is ours");
+        other.get("/a").assert_status(200);
+    }
+    drop(held);
+    eventually("a place for the address", || is_let_in(&server));
 }
 
 fn is_let_in(server: &Server) -> bool {
