@@ -27,6 +27,8 @@ fn without_descriptors_it_rests_and_then_serves_again() {
         let mut old = server.connect();
         old.get("/a").assert_status(200);
         old.get("/large").assert_status(200);
+        // Each connection is on another worker; one that is still starting needs descriptors.
+        server.connect().get("/a").assert_status(200);
         let before = take_descriptors_away(&server);
         // These wait in the backlog; what is there already needs no descriptor.
         let mut waiting: Vec<Client> = (0..5).map(|_| server.connect()).collect();
