@@ -62,6 +62,8 @@ async fn look_after(shared: Arc<Shared>) {
     let mut reloads = shared.reloads.subscribe();
     let (mut checking, mut resolving) = (PerServer::default(), PerServer::default());
     loop {
+        checking.forget_ended();
+        resolving.forget_ended();
         let site = shared.site.load_full();
         for server in site.pools.values().flat_map(|pool| &pool.servers) {
             checking.ensure(server, |server| {
@@ -93,12 +95,17 @@ impl PerServer {
         server: &Arc<Server>,
         task: impl FnOnce(Arc<Server>) -> F,
     ) {
-        while self.tasks.try_join_next().is_some() {}
         // A task keeps its server while it runs, so no other has the same place in memory.
+        let known = self.known.get(&Arc::as_ptr(server));
+        if known.is_none_or(AbortHandle::is_finished) {
+            let task = self.tasks.spawn_local(task(Arc::clone(server)));
+            self.known.insert(Arc::as_ptr(server), task);
+        }
+    }
+
+    fn forget_ended(&mut self) {
+        while self.tasks.try_join_next().is_some() {}
         self.known.retain(|_, task| !task.is_finished());
-        self.known
-            .entry(Arc::as_ptr(server))
-            .or_insert_with(|| self.tasks.spawn_local(task(Arc::clone(server))));
     }
 }
 

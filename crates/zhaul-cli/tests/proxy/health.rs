@@ -207,7 +207,7 @@ fn checks_of_servers_that_want_a_proxy_header_have_one() {
 #[test]
 fn checks_end_like_a_client_that_leaves() {
     let (ends, resets) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-    for check in ["kind = \"connect\"", "expect = \"hello\""] {
+    for check in ["kind = \"connect\"", "expect = \"hello\"", "kind = \"tls\""] {
         let counts = [&ends, &resets].map(Arc::clone);
         let server = Servers::start(move |mut stream| {
             let _ = stream.write_all(&[&b"hello"[..], &[b'.'; 10_000]].concat());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, UnixStream};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::pool_of;
 use crate::addresses::Endpoint;
@@ -43,10 +43,7 @@ pub(super) async fn keep_checking(shared: Arc<Shared>, server: Arc<Server>) {
             last = Some(Instant::now());
             continue;
         }
-        let (result, stream) = match check_once(&server, &pool.config, check, &shared).await {
-            Ok(stream) => (Ok(()), Some(stream)),
-            Err(why) => (Err(why), None),
-        };
+        let result = check_once(&server, &pool.config, check, &shared).await;
         let failed = result.as_ref().err().map(String::as_str);
         // A reload may have said that there are no checks any more, and that it is up.
         let is_wanted = |(pool, _): (Arc<crate::pool::Pool>, _)| pool.config.check.is_some();
@@ -56,9 +53,6 @@ pub(super) async fn keep_checking(shared: Arc<Shared>, server: Arc<Server>) {
             pool.call_all();
         }
         last = Some(Instant::now());
-        if let Some(stream) = stream {
-            let _ = timeout(check.timeout.min(check.interval), take_leave(stream)).await;
-        }
     }
 }
 
@@ -72,16 +66,12 @@ async fn check_once(
     pool: &config::Pool,
     check: &Check,
     shared: &Shared,
-) -> Result<Box<dyn Stream>, String> {
+) -> Result<(), String> {
     let words = words(server, pool, check);
     let mut result = Err("looking up its name".to_owned());
     for endpoint in server.addresses(check.timeout, shared.now()) {
         let asked = ask(&endpoint, &words, check, pool.source);
-        result = match timeout(check.timeout, asked).await {
-            Ok(Ok(stream)) => Ok(stream),
-            Ok(Err(e)) => Err(format!("its check ({e})")),
-            Err(_) => Err("its check (no answer in time)".to_owned()),
-        };
+        result = asked.await.map_err(|e| format!("its check ({e})"));
         server.learn(&endpoint, result.is_ok(), shared.now());
         if result.is_ok() {
             break;
@@ -113,13 +103,24 @@ fn words(server: &Server, pool: &config::Pool, check: &Check) -> Vec<u8> {
     words
 }
 
-async fn ask(
-    endpoint: &Endpoint,
-    words: &[u8],
-    check: &Check,
-    source: Source,
-) -> io::Result<Box<dyn Stream>> {
-    let mut stream: Box<dyn Stream> = match endpoint {
+/// One conversation, which takes no longer than the check says.
+async fn ask(endpoint: &Endpoint, words: &[u8], check: &Check, source: Source) -> io::Result<()> {
+    let deadline = Instant::now() + check.timeout;
+    let in_time = |_| io::Error::other("no answer in time");
+    let connected = timeout_at(deadline, connect(endpoint, source)).await;
+    let mut stream = connected.map_err(in_time)??;
+    let talk = async {
+        stream.write_all(words).await?;
+        listen(&mut stream, &check.kind).await
+    };
+    let result = timeout_at(deadline, talk).await;
+    // Whatever came of it; nobody waits for that.
+    tokio::task::spawn_local(timeout(check.timeout, take_leave(stream)));
+    result.map_err(in_time)?
+}
+
+async fn connect(endpoint: &Endpoint, source: Source) -> io::Result<Box<dyn Stream>> {
+    Ok(match endpoint {
         Endpoint::Unix(addr) => Box::new(UnixStream::connect(addr.to_path()).await?),
         Endpoint::Tcp(address) => {
             let socket = if address.is_ipv4() {
@@ -132,10 +133,7 @@ async fn ask(
             }
             Box::new(socket.connect(*address).await?)
         }
-    };
-    stream.write_all(words).await?;
-    listen(&mut stream, &check.kind).await?;
-    Ok(stream)
+    })
 }
 
 /// Waits for the answer that is expected.

@@ -256,7 +256,11 @@ fn check_trust(config: &crate::config::Listener, peer: Peer) -> Result<(), End> 
     match trusted.iter().any(|some| some.contain(peer.ip())) {
         true => Ok(()),
         false => Err(End::BadHeader(format!(
-            "{peer} is not among those who may send one"
+            "{peer} is not among those who may send one{}",
+            match peer {
+                Peer::Ip(_) => "",
+                Peer::Unix => " (list \"unix\" in proxy_from)",
+            }
         ))),
     }
 }
