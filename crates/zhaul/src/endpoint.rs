@@ -64,7 +64,11 @@ pub fn source_facts(fd: impl AsFd) -> Result<SourceFacts, Errno> {
     let version = version_of_stat(&stat);
     let facts = match FileType::from_raw_mode(stat.st_mode) {
         FileType::Directory => return Err(Errno::EISDIR),
-        FileType::RegularFile => regular_source(fd, version),
+        FileType::RegularFile => match regular_source(fd, version) {
+            // Not all of these are.
+            facts if facts.kind == SourceKind::Pseudo => facts,
+            facts => return Ok(facts),
+        },
         FileType::BlockDevice => SourceFacts::new(SourceKind::Block).with_device(stat.st_rdev),
         FileType::CharacterDevice => SourceFacts::new(SourceKind::Device),
         FileType::Fifo => return Ok(SourceFacts::new(SourceKind::Pipe)),
