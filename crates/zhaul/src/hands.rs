@@ -16,6 +16,7 @@ use zhaul_sys::sigxfsz::{is_file_size_limited, without_sigxfsz};
 use crate::buffer::Buffer;
 use crate::errno::{errno_of, of_rustix};
 use crate::pipe_pool::{PipePool, PooledPipe};
+use crate::sparse::{Extents, punch_hole};
 
 /// What a transfer holds between two system calls.
 #[derive(Debug)]
@@ -24,6 +25,7 @@ pub(crate) struct Hands {
     pipe: Option<PooledPipe>,
     window: Option<Window>,
     buffer: Buffer,
+    extents: Extents,
     source_is_socket: bool,
     sink_is_socket: bool,
     /// Sends and receives on a socket in blocking mode may wait: nobody is to stop them.
@@ -46,6 +48,7 @@ impl Hands {
             pipe: None,
             window: None,
             buffer: Buffer::default(),
+            extents: Extents::default(),
             source_is_socket: matches!(
                 source.kind,
                 SourceKind::StreamSocket | SourceKind::MessageSocket
@@ -146,6 +149,9 @@ impl Hands {
                 rustix::fs::copy_file_range(source, Some(&mut from), sink, to.as_mut(), len)
                     .map_err(of_rustix)
             }
+            Op::SeekData { offset } => self.extents.hole(source, offset),
+            Op::SeekHole { offset } => self.extents.data(source, offset),
+            Op::PunchHole { offset, len } => punch_hole(sink, offset, len),
             // Answered with a version, not with a count, and by the driver.
             Op::Stat => Err(Errno::ENOSYS),
         }
