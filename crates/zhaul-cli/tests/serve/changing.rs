@@ -384,7 +384,7 @@ fn a_file_that_a_logger_appends_to_is_sent_as_it_was_announced() {
         // In a thread, as a lease makes it wait. It opens the file when the answer is under way.
         let path = files.path("app.log");
         let logger = std::thread::spawn(move || {
-            let mut log = std::fs::File::options().append(true).open(path).unwrap();
+            let mut log = File::options().append(true).open(path).unwrap();
             for _ in 0..20 {
                 std::io::Write::write_all(&mut log, b"one more line\n").unwrap();
                 std::thread::sleep(Duration::from_millis(5));
