@@ -89,7 +89,6 @@ impl TransferError {
             calls: 0,
             ending: None,
             grew: false,
-            holes: 0,
         };
         Self {
             cause,

@@ -16,6 +16,7 @@ pub mod bench;
 pub mod explain;
 pub mod figure;
 pub mod host;
+pub mod machine;
 pub mod meter;
 pub mod perf;
 pub mod probe;

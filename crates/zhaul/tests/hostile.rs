@@ -218,9 +218,7 @@ async fn the_longest_deadline_is_none() {
 fn busy_pool() -> (Arc<ColdPool>, std::sync::mpsc::Sender<()>) {
     let pool = ColdPool::new(1, 8);
     let (release, wait) = std::sync::mpsc::channel();
-    pool.detach(move || {
-        let _ = wait.recv();
-    });
+    pool.detach(move || drop(wait.recv()));
     (pool, release)
 }
 

@@ -31,6 +31,7 @@ fn cell(path: Path, route: &str, contender: Contender, bytes: u64) -> Cell {
             mover: cost(0.04 * noise * slower),
             receiver: (!is_file).then(|| cost(0.03 * noise)),
             feeder: has_feeder.then(|| cost(0.02 * noise)),
+            machine: zhaul_measure::machine::Machine::default(),
         }
     };
     Cell {
@@ -50,6 +51,7 @@ fn cell(path: Path, route: &str, contender: Contender, bytes: u64) -> Cell {
             calls: Some(1_954_321),
             copied_bytes: (route != "sendfile").then_some(2_000_000_000),
             sampled_copies_per_byte: Some(0.034),
+            sampled_plus_minus: Some(0.01),
         }],
     }
 }

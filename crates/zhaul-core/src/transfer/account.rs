@@ -83,7 +83,6 @@ impl Transfer {
             calls: self.ledger.calls,
             ending: self.over.and_then(Result::ok),
             grew: self.guard.grew,
-            holes: self.ledger.holes,
         }
     }
 

@@ -8,7 +8,6 @@ mod common;
 mod changes;
 mod ends;
 mod fallbacks;
-mod holes;
 mod leases;
 mod stops;
 mod streams;

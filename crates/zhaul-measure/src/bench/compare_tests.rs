@@ -42,6 +42,7 @@ fn cell(route: &str, cpu: &[f64]) -> Cell {
         },
         receiver: None,
         feeder: None,
+        machine: crate::machine::Machine::default(),
     });
     Cell {
         path: Path::FileToTcp,

@@ -36,6 +36,7 @@ struct Profiled {
 
 const CALLS: &str = "calls";
 const COPIED: &str = "copied_bytes";
+const DMA: &str = "dma_bytes";
 const SAMPLED: &str = "sampled_copies_per_byte";
 
 impl Instruments {
@@ -121,7 +122,7 @@ impl Instruments {
             } else {
                 by_call(route, bytes)
             },
-            sampled_copies_per_byte: None,
+            ..Counted::default()
         }
     }
 
@@ -169,6 +170,7 @@ impl Instruments {
                 cell.counted.push(Counted {
                     bytes: profiled.moved,
                     sampled_copies_per_byte: Some(estimate.copies_per_byte),
+                    sampled_plus_minus: Some(2.0 * estimate.error),
                     ..Counted::default()
                 });
                 estimated = true;
@@ -217,6 +219,15 @@ impl Instruments {
             "major_faults",
         ] {
             found.insert(name.to_owned(), exact("getrusage(RUSAGE_THREAD)"));
+        }
+        let devices = "the whole machine, from before a sample to after it: /proc/diskstats and the \
+                       statistics of network devices that have hardware behind them";
+        found.insert(DMA.to_owned(), exact(devices));
+        for name in ["interrupts", "softirqs"] {
+            found.insert(
+                name.to_owned(),
+                exact("the whole machine, from before a sample to after it: /proc/stat"),
+            );
         }
         let mut missing = self.missing.clone();
         if !missing.contains_key(CALLS) {

@@ -1,7 +1,7 @@
 //! The run: files and ends, verification, sizing, timed rounds, counted passes, profiles.
 
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Observer;
 use super::cells::{Cells, Runner};
@@ -13,6 +13,7 @@ use super::sample::{Mode, Taken};
 use super::set::Set;
 use super::size;
 use crate::host::Host;
+use crate::machine::Machine;
 use crate::meter::Reading;
 
 /// Runs the bench on a thread of its own, which is pinned.
@@ -48,6 +49,8 @@ struct Engine<'a> {
     clock: Clock,
     host: Host,
     began: (jiff::Timestamp, Instant),
+    /// How long the last round took.
+    round_s: Duration,
 }
 
 /// How far the run is, in seconds as estimated.
@@ -83,6 +86,7 @@ impl<'a> Engine<'a> {
             },
             host,
             began,
+            round_s: Duration::ZERO,
         })
     }
 
@@ -195,6 +199,11 @@ impl<'a> Engine<'a> {
     fn time(&mut self) -> Step {
         let mut order = fastrand::Rng::with_seed(self.options.seed);
         for round in 0..self.options.rounds {
+            let began = Instant::now();
+            if round > 0 && self.is_late(TIMED_UNTIL, self.round_s) {
+                self.left_out(&format!("rounds from the {}. on", round + 1));
+                break;
+            }
             for index in self.cells.shuffled(&mut order, round) {
                 if self
                     .advance(index, &format!("round {}", round + 1), 1.0)
@@ -203,7 +212,9 @@ impl<'a> Engine<'a> {
                     return Ok(Err(Stopped));
                 }
                 let repeats = self.cells.runners[index].repeats;
+                let before = Machine::now();
                 let taken = self.sample(index, repeats, Mode::Timed)?;
+                let machine = Machine::now().since(&before);
                 let cell = &mut self.cells.runners[index].cell;
                 cell.samples.push(Sample {
                     round,
@@ -212,8 +223,10 @@ impl<'a> Engine<'a> {
                     mover: taken.mover,
                     receiver: taken.receiver,
                     feeder: taken.feeder,
+                    machine,
                 });
             }
+            self.round_s = began.elapsed();
         }
         Ok(Ok(()))
     }
@@ -228,6 +241,10 @@ impl<'a> Engine<'a> {
             for index in 0..self.cells.runners.len() {
                 if self.advance(index, "counting", COUNTED_PART).is_err() {
                     return Ok(Err(Stopped));
+                }
+                if self.is_late(COUNTED_UNTIL, Duration::ZERO) {
+                    self.left_out("some of the counting");
+                    return Ok(Ok(()));
                 }
                 let runner = &self.cells.runners[index];
                 let repeats = scaled(runner.repeats, COUNTED_PART).max(1);
@@ -267,6 +284,10 @@ impl<'a> Engine<'a> {
             if self.advance(index, "profiling", 0.0).is_err() {
                 return Ok(Err(Stopped));
             }
+            if self.is_late(PROFILED_UNTIL, length) {
+                self.left_out("some of the profiling");
+                return Ok(Ok(()));
+            }
             let Some(mut meter) = self.instruments.take_profiler() else {
                 return Ok(Ok(()));
             };
@@ -288,6 +309,17 @@ impl<'a> Engine<'a> {
             self.clock.done_s += length.as_secs_f64();
         }
         Ok(Ok(()))
+    }
+
+    /// Whether what takes `more` would go beyond a part of the time there is.
+    fn is_late(&self, part: f64, more: Duration) -> bool {
+        let budget = self.options.budget.map(|budget| budget.mul_f64(part));
+        budget.is_some_and(|budget| self.began.1.elapsed() + more > budget)
+    }
+
+    fn left_out(&mut self, what: &str) {
+        let note = format!("{what} left out, to end in time: this machine is slow or busy");
+        self.set.notes.push(note);
     }
 
     fn sample(&mut self, index: usize, repeats: u64, mode: Mode<'_>) -> Result<Taken, BenchError> {
@@ -334,6 +366,11 @@ impl<'a> Engine<'a> {
         self.clock.total_s = self.clock.done_s + left;
     }
 }
+
+/// Parts of the time there is, if it is bounded, after which what belongs to a phase is left out.
+const TIMED_UNTIL: f64 = 0.7;
+const COUNTED_UNTIL: f64 = 0.8;
+const PROFILED_UNTIL: f64 = 1.0;
 
 /// The part of a timed sample's transfers that are counted.
 const COUNTED_PART: f64 = 0.25;

@@ -181,6 +181,7 @@ mod tests {
             },
             receiver: None,
             feeder: None,
+            machine: crate::machine::Machine::default(),
         });
         Cell {
             path: Path::FileToFile,
@@ -199,6 +200,7 @@ mod tests {
                 calls: Some(477),
                 copied_bytes: None,
                 sampled_copies_per_byte: Some(0.97),
+                sampled_plus_minus: Some(0.05),
             }],
         }
     }

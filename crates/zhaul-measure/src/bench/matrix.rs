@@ -2,7 +2,7 @@
 
 use std::io;
 
-use zhaul::Route;
+use zhaul::{Cause, Route};
 
 use super::ends::Ends;
 use super::files::SourceFile;
@@ -50,7 +50,13 @@ pub(super) fn job<'a>(
 
 /// Asks the planner what it thinks of the route; in words, if it says no.
 pub(super) fn lane(path: Path, route: Route, job: &Job<'_>) -> io::Result<Result<Lane, String>> {
-    let plan = library::haul(job, route).plan()?;
+    let plan = match library::haul(job, route).plan() {
+        Ok(plan) => plan,
+        Err(error) => match error.cause {
+            Cause::RouteRefused { rejection, .. } => return Ok(Err(rejection.to_string())),
+            _ => return Err(error.into()),
+        },
+    };
     Ok(match plan.objection(route) {
         Some(rejection) => Err(rejection.to_string()),
         None => Ok(Lane {

@@ -24,6 +24,9 @@ pub struct Options {
     pub sample: Duration,
     /// How long each route is profiled, if at all.
     pub profile: Option<Duration>,
+    /// How long all of it may take, if that is bounded: then rounds after the first, counts and
+    /// profiles are left out, and a note says so.
+    pub budget: Option<Duration>,
     /// Seed of the random order.
     pub seed: u64,
     /// Where the files lie.
@@ -43,6 +46,7 @@ impl Options {
             counted_rounds: 3,
             sample: Duration::from_millis(40),
             profile: Some(Duration::from_millis(300)),
+            budget: None,
             seed: fastrand::u64(..),
             dir: std::env::temp_dir(),
         }
@@ -51,11 +55,12 @@ impl Options {
     /// A run of less than half a minute.
     pub fn quick() -> Self {
         Self {
-            sizes: [10, 14, 18, 22, 25].map(|shift| 1 << shift).to_vec(),
+            sizes: [10, 14, 18, 24].map(|shift| 1 << shift).to_vec(),
             rounds: 3,
             counted_rounds: 1,
-            sample: Duration::from_millis(20),
-            profile: Some(Duration::from_millis(200)),
+            sample: Duration::from_millis(15),
+            profile: Some(Duration::from_millis(150)),
+            budget: Some(Duration::from_secs(27)),
             ..Self::standard()
         }
     }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::figure::Method;
 use crate::host::Host;
+use crate::machine::Machine;
 
 /// The number that goes up when a reader of older files would misunderstand a newer one.
 pub const FORMAT: u32 = 1;
@@ -154,6 +155,9 @@ pub struct Sample {
     pub receiver: Option<Cost>,
     /// What it cost whoever feeds a stream source; files need nobody.
     pub feeder: Option<Cost>,
+    /// What the whole machine did from before it to after it.
+    #[serde(default)]
+    pub machine: Machine,
 }
 
 /// What the kernel accounts to a thread (`getrusage(2)`).
@@ -191,6 +195,9 @@ pub struct Counted {
     pub copied_bytes: Option<u64>,
     /// CPU copies per byte estimated from samples of the copy routines.
     pub sampled_copies_per_byte: Option<f64>,
+    /// Two standard errors of it.
+    #[serde(default)]
+    pub sampled_plus_minus: Option<f64>,
 }
 
 /// Where the CPU time of the moving end went.

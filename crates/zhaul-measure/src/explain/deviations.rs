@@ -2,6 +2,9 @@
 
 use zhaul::Route;
 
+use crate::figure::Method;
+use crate::perf::least;
+
 use super::analysis::Analysis;
 use super::explanation::Explanation;
 use super::tally::WAITING;
@@ -72,7 +75,7 @@ fn copies(explanation: &Explanation, analysis: &Analysis) -> Option<String> {
     if analysis.copied.is_some_and(|copied| copied.lost > 0) {
         return Some("copies were missed, so the count of copied bytes is too low".to_owned());
     }
-    if (measured - expected).abs() < 0.02 {
+    if !excludes(analysis, measured, expected) {
         return None;
     }
     let why = if !analysis.changes.is_empty() {
@@ -87,6 +90,26 @@ fn copies(explanation: &Explanation, analysis: &Analysis) -> Option<String> {
         significant(measured),
         significant(expected)
     ))
+}
+
+/// Whether the figure cannot be what was planned. Estimates and counts that leave buffers out may be
+/// too low: they speak against a plan of fewer copies only.
+fn excludes(analysis: &Analysis, measured: f64, expected: f64) -> bool {
+    const TOLERANCE: f64 = 0.02;
+    let figure = &analysis.cpu_copies_per_byte;
+    let leaves_out = analysis
+        .copied
+        .is_some_and(|copied| copied.unsized_buffers > 0);
+    let (low, high) = match figure.method {
+        Some(Method::ByCall) => (measured, measured),
+        Some(Method::Exact) if !leaves_out => (measured, measured),
+        Some(Method::Exact) => (measured, f64::INFINITY),
+        _ => {
+            let plus_minus = figure.plus_minus.unwrap_or(f64::INFINITY);
+            (least(measured, plus_minus), f64::INFINITY)
+        }
+    };
+    expected < low - TOLERANCE || expected > high + TOLERANCE
 }
 
 /// Reading ahead takes more than was asked for, and others may have read it meanwhile.
@@ -118,7 +141,6 @@ mod tests {
     use super::*;
     use crate::explain::analysis::{Change, Figure};
     use crate::explain::sample;
-    use crate::figure::Method;
 
     fn told(explanation: &Explanation, change: impl FnOnce(&mut Analysis)) -> Vec<String> {
         let mut analysis = sample::analysis();
@@ -165,6 +187,40 @@ mod tests {
                 "1.9 CPU copies of each byte instead of 0: the route changed"
             ]
         );
+    }
+
+    #[test]
+    fn samples_speak_only_against_a_plan_that_they_exclude() {
+        let mut twice = sample::sendfile();
+        twice.expected.cpu_copies_per_byte = 2;
+        let said = |explanation: &Explanation, figure: Figure| {
+            told(explanation, |analysis| {
+                analysis.cpu_copies_per_byte = figure;
+                analysis.copied = None;
+            })
+        };
+        let nothing = Vec::<String>::new();
+        // Biased low, whatever the error says.
+        assert_eq!(said(&twice, Figure::estimated(1.1, 0.1, "")), nothing);
+        assert_eq!(said(&twice, Figure::estimated(2.4, 0.5, "")), nothing);
+        assert_eq!(said(&twice, Figure::estimated(2.2, 0.01, "")), nothing);
+        let none = sample::sendfile();
+        assert_eq!(said(&none, Figure::estimated(0.5, 0.1, "")), nothing);
+        assert_eq!(said(&none, Figure::estimated(1.1, 0.1, "")).len(), 1);
+        let spared = said(&twice, Figure::found(1.0, Method::Exact, ""));
+        assert!(
+            spared[0].ends_with("the kernel spared itself a copy"),
+            "{spared:?}"
+        );
+        // What is left out of an exact count may be the rest.
+        let partly = told(&twice, |analysis| {
+            analysis.cpu_copies_per_byte = Figure::found(1.0, Method::Exact, "");
+            analysis.copied = Some(crate::explain::CopiedBytes {
+                unsized_buffers: 1,
+                ..Default::default()
+            });
+        });
+        assert_eq!(partly, nothing);
     }
 
     #[test]

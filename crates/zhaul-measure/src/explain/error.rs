@@ -288,7 +288,7 @@ mod tests {
         );
         assert_eq!(
             stopped.to_string(),
-            "a to b: write: no space left on device (ENOSPC), after 4,096 bytes, and 7 bytes were \
+            "a to b: write to the sink: no space left on device (ENOSPC), after 4,096 bytes, and 7 bytes were \
              lost on the way (make room there, or use another sink)"
         );
     }

@@ -27,7 +27,7 @@ mod tracefs;
 pub use copies::{Copy, CopyEvents, CopyRoutines, Direction};
 pub use counter::Counter;
 pub use error::{Error, Needs, Paranoid};
-pub use estimate::{CopyTime, Estimate};
+pub use estimate::{CopyTime, Estimate, least};
 pub use format::{Field, Format, Location};
 pub use kallsyms::{Symbol, Symbols};
 pub use parts::part_of;

@@ -280,10 +280,11 @@ fn findings(view: &PathView<'_>, crossings: &[Crossing<'_>]) -> Markup {
             ol.crossings {
                 @for crossing in crossings {
                     li {
-                        "Above about " strong { (words::about_size(crossing.at_bytes)) } " "
-                        (crossing.above) " is cheaper than " (crossing.below)
-                        " (clear of the noise at " (words::size(crossing.between.1))
-                        "; the reverse at " (words::size(crossing.between.0)) ")."
+                        "At " strong { (words::size(crossing.between.0)) } " "
+                        (crossing.below) " is cheaper than " (crossing.above)
+                        ", at " strong { (words::size(crossing.between.1)) }
+                        " the reverse, both clear of the noise; the lines meet at about "
+                        (words::about_size(crossing.at_bytes)) "."
                     }
                 }
             }

@@ -7,6 +7,7 @@
 use maud::{Markup, html};
 
 use super::chart::{WIDTH, px};
+use super::checked::{Measured, What};
 use super::mechanism::{Arrow, By, DRAWINGS, Drawing, Place};
 use super::view::{Count, PathView, name};
 use super::words;
@@ -86,17 +87,15 @@ fn measured(drawing: &Drawing, results: &Results, views: &[PathView<'_>]) -> Opt
                 view.largest(results, (drawing.route, contender), &counts, u64::MAX)
             })?;
     let drawn = f64::from(drawing.number_of(By::Cpu));
-    let tolerance = if method == Some(Method::Sampled) {
-        0.25
-    } else {
-        0.02
-    };
-    let agrees = (spread.median - drawn).abs() <= tolerance;
+    let measured = Measured::of(cell, spread, method, 1.0);
+    let is_sampled = method == Some(Method::Sampled);
     Some(html! {
         "This run, " (drawing.path.label()) ", " (name(cell.contender)) ": "
         strong { (words::copies(spread.median)) }
         " CPU copies of each byte (" (method.map_or("method not recorded", Method::name)) "), "
-        @if agrees { "as drawn." } @else { strong { "not as drawn." } }
+        @if measured.excludes(What::Cpu, drawn) { strong { "not as drawn." } }
+        @else if is_sampled { "which does not speak against the drawing." }
+        @else { "as drawn." }
     })
 }
 

@@ -270,9 +270,10 @@ fn small_transfers(view: &PathView<'_>) -> Vec<String> {
         .filter(|crossing| crossing.below == BASELINE)
         .map(|crossing| {
             format!(
-                "Below about {}, {BASELINE} is cheaper than {}.",
-                words::about_size(crossing.at_bytes),
-                crossing.above
+                "At {}, {BASELINE} is cheaper than {}; at {} the reverse.",
+                words::size(crossing.between.0),
+                crossing.above,
+                words::size(crossing.between.1)
             )
         })
         .collect()

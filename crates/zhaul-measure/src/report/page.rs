@@ -11,7 +11,7 @@ const SCRIPT: &str = include_str!("script.js");
 /// Nothing may be loaded, and of what is in the page only our own style and script count: they are
 /// named by their hashes (`sha256sum style.css`, in base64).
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; base-uri 'none'; form-action 'none'; \
-    style-src 'sha256-QgSlBqd61zB1XAsAK7fr0Hv3c8kRIDIc/pb1xpBE9kY='; \
+    style-src 'sha256-D7HzUaYHqL5fsOi1TWPA4BVQ2rGWxXHBEYJElq4hqsw='; \
     script-src 'sha256-vABxWRJNWzxhQSAVWYorlhBFyvWxHEwIe3RDDSdsJMs='";
 
 /// The results as one HTML document, complete in itself.

@@ -22,7 +22,7 @@ enum Value {
     OverBare,
 }
 
-const COLUMNS: [Column; 12] = [
+const COLUMNS: [Column; 15] = [
     column("Speed", "GB/s", "wall_s", Value::Timed(Metric::GbPerSecond)),
     column(
         "CPU, mover",
@@ -78,6 +78,24 @@ const COLUMNS: [Column; 12] = [
         "per GB",
         "major_faults",
         Value::Timed(Metric::MajorFaults),
+    ),
+    column(
+        "DMA, machine",
+        "per byte",
+        "dma_bytes",
+        Value::Timed(Metric::DmaPerByte),
+    ),
+    column(
+        "Interrupts, machine",
+        "per GB",
+        "interrupts",
+        Value::Timed(Metric::Interrupts),
+    ),
+    column(
+        "Softirqs, machine",
+        "per GB",
+        "softirqs",
+        Value::Timed(Metric::Softirqs),
     ),
     column(
         "Sampled copies",

@@ -56,6 +56,10 @@ pub(super) enum Metric {
     InvoluntarySwitches,
     MinorFaults,
     MajorFaults,
+    /// These are of the whole machine.
+    DmaPerByte,
+    Interrupts,
+    Softirqs,
 }
 
 /// Figures of counted samples.
@@ -65,6 +69,8 @@ pub(super) enum Count {
     CallsPerTransfer,
     Copies,
     SampledCopies,
+    /// Moved by devices, of the whole machine, for each byte: of the timed samples.
+    Dma,
 }
 
 /// All paths on which anything ran, in the order they are shown.
@@ -220,6 +226,9 @@ pub(super) fn values(cell: &Cell, metric: Metric) -> Vec<(u32, f64)> {
 
 /// The figure of a cell's counted passes.
 pub(super) fn count(cell: &Cell, count: Count) -> Option<Spread> {
+    if count == Count::Dma {
+        return Figure::of(&values(cell, Metric::DmaPerByte)).map(|figure| figure.spread);
+    }
     Spread::of(
         cell.counted
             .iter()
@@ -266,6 +275,9 @@ impl Metric {
             Self::InvoluntarySwitches => mover.involuntary_switches as f64 / gigabytes,
             Self::MinorFaults => mover.minor_faults as f64 / gigabytes,
             Self::MajorFaults => mover.major_faults as f64 / gigabytes,
+            Self::DmaPerByte => sample.machine.dma_bytes? as f64 / sample.bytes as f64,
+            Self::Interrupts => sample.machine.interrupts? as f64 / gigabytes,
+            Self::Softirqs => sample.machine.softirqs? as f64 / gigabytes,
         })
     }
 }
@@ -277,6 +289,7 @@ impl Count {
             Self::CallsPerGb | Self::CallsPerTransfer => "calls",
             Self::Copies => "copied_bytes",
             Self::SampledCopies => "sampled_copies_per_byte",
+            Self::Dma => "dma_bytes",
         }
     }
 
@@ -290,6 +303,7 @@ impl Count {
             }
             Self::Copies => counted.copied_bytes? as f64 / bytes,
             Self::SampledCopies => counted.sampled_copies_per_byte?,
+            Self::Dma => return None,
         })
     }
 }
@@ -350,6 +364,7 @@ mod tests {
             mover: Cost::default(),
             receiver: None,
             feeder: None,
+            machine: crate::machine::Machine::default(),
         };
         assert!(Metric::GbPerSecond.of(&sample).and_then(usable).is_none());
         assert!(Metric::MoverCpu.of(&sample).and_then(usable).is_none());

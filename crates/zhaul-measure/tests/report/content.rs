@@ -216,13 +216,22 @@ fn what_could_not_be_had_is_said_with_its_reason() {
 #[test]
 fn crossover_is_named_with_the_sizes_around_it() {
     let text = text(&synthetic::quiet());
-    let finding = "Above about 4.0 KiB sendfile is cheaper than read+write (clear of the noise at \
-                   16 KiB; the reverse at 4 KiB)";
+    let finding = "At 4 KiB read+write is cheaper than sendfile, at 16 KiB the reverse, both clear \
+                   of the noise";
     assert!(text.contains(finding), "{text}");
-    assert!(
-        text.contains("Below about 4.0 KiB, read+write is cheaper than sendfile"),
-        "{text}"
-    );
+    let headline = "At 4 KiB, read+write is cheaper than sendfile; at 16 KiB the reverse.";
+    assert!(text.contains(headline), "{text}");
+}
+
+#[test]
+fn what_devices_and_interrupts_did_is_measured() {
+    let text = text(&synthetic::whole());
+    for heading in ["DMA, machine", "Interrupts, machine", "Softirqs, machine"] {
+        assert!(text.contains(heading), "{heading}");
+    }
+    let (_, table) = text.split_once("copies for each byte").unwrap();
+    let (table, _) = table.split_once("The literature").unwrap();
+    assert!(!table.contains("not measured"), "{table}");
 }
 
 #[test]

@@ -282,6 +282,9 @@ pub(crate) fn methods() -> BTreeMap<String, Found> {
         ),
         ("minor_faults", Method::Exact, "getrusage(RUSAGE_THREAD)"),
         ("major_faults", Method::Exact, "getrusage(RUSAGE_THREAD)"),
+        ("dma_bytes", Method::Exact, "/proc/diskstats"),
+        ("interrupts", Method::Exact, "/proc/stat"),
+        ("softirqs", Method::Exact, "/proc/stat"),
         ("calls", Method::Exact, "counter on raw_syscalls:sys_enter"),
         (
             "copied_bytes",
@@ -341,6 +344,11 @@ fn cell(plan: &Plan, model: &Model, contender: Contender, bytes: u64, rng: &mut 
                 mover: cost(cpu_s, user),
                 receiver: (!matches!(model.path, Path::FileToFile | Path::TcpToFile))
                     .then(|| cost(received * noise, 0.03)),
+                machine: zhaul_measure::machine::Machine {
+                    dma_bytes: Some(0),
+                    interrupts: Some(12),
+                    softirqs: Some(3),
+                },
                 feeder: (!matches!(model.path, Path::FileToTcp | Path::FileToFile))
                     .then(|| cost(received * 1.2 * noise, 0.03)),
             }
@@ -378,6 +386,7 @@ fn counted(
         calls: Some(calls),
         copied_bytes: promised.then_some((all as f64 * model.copies) as u64),
         sampled_copies_per_byte: None,
+        sampled_plus_minus: None,
     }];
     if bytes == profiled(plan) {
         counted.push(Counted {
