@@ -89,6 +89,7 @@ impl TransferError {
             calls: 0,
             ending: None,
             grew: false,
+            holes: 0,
         };
         Self {
             cause,

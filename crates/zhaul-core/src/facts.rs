@@ -72,6 +72,8 @@ pub struct SourceFacts {
     pub seals: Seals,
     /// Which block device it is (`st_rdev`).
     pub device: Option<u64>,
+    /// It has fewer blocks than its size takes, so there may be holes.
+    pub sparse: bool,
 }
 
 impl SourceFacts {
@@ -87,6 +89,7 @@ impl SourceFacts {
                 write: false,
             },
             device: None,
+            sparse: false,
         }
     }
 
@@ -106,6 +109,12 @@ impl SourceFacts {
     /// The same facts about this block device.
     pub const fn with_device(mut self, device: u64) -> Self {
         self.device = Some(device);
+        self
+    }
+
+    /// The same facts about a file that may have holes or not.
+    pub const fn with_sparse(mut self, sparse: bool) -> Self {
+        self.sparse = sparse;
         self
     }
 

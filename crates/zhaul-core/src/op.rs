@@ -95,6 +95,26 @@ pub enum Op {
         /// How much at most.
         len: usize,
     },
+    /// `lseek(2)` with SEEK_DATA in the source, without moving its position: how far the hole at
+    /// this place reaches, up to the end of the file; 0 if there is data.
+    SeekData {
+        /// Where in the source.
+        offset: u64,
+    },
+    /// `lseek(2)` with SEEK_HOLE in the source, without moving its position: how far the data at
+    /// this place reaches.
+    SeekHole {
+        /// Where in the source.
+        offset: u64,
+    },
+    /// Makes so many bytes of the sink a hole: `fallocate(2)` with FALLOC_FL_PUNCH_HOLE of what it
+    /// has there, `ftruncate(2)` of what it has not.
+    PunchHole {
+        /// Where in the sink.
+        offset: Option<u64>,
+        /// How much.
+        len: usize,
+    },
 }
 
 impl Op {
@@ -108,7 +128,17 @@ impl Op {
             Self::Sendfile { .. } => Operation::Sendfile,
             Self::Splice { .. } => Operation::Splice,
             Self::CopyFileRange { .. } => Operation::CopyFileRange,
+            Self::SeekData { .. } | Self::SeekHole { .. } => Operation::Seek,
+            Self::PunchHole { .. } => Operation::PunchHole,
         }
+    }
+
+    /// True for what comes before data is moved.
+    pub(crate) const fn is_about_holes(&self) -> bool {
+        matches!(
+            self,
+            Self::SeekData { .. } | Self::SeekHole { .. } | Self::PunchHole { .. }
+        )
     }
 
     /// The range of a seekable source that the call reads, for residency.
@@ -157,6 +187,10 @@ pub enum Operation {
     SpliceIn,
     /// `copy_file_range(2)`.
     CopyFileRange,
+    /// `lseek(2)` for holes and data.
+    Seek,
+    /// `fallocate(2)` or `ftruncate(2)` for a hole.
+    PunchHole,
     /// Waiting for an end to become ready.
     Wait,
     /// Bringing pages of the source into memory.
@@ -175,9 +209,10 @@ impl Operation {
             | Self::Read
             | Self::Map
             | Self::SpliceIn
+            | Self::Seek
             | Self::Populate
             | Self::ExamineSource => Some(End::Source),
-            Self::Write | Self::ExamineSink => Some(End::Sink),
+            Self::Write | Self::PunchHole | Self::ExamineSink => Some(End::Sink),
             Self::Sendfile | Self::Splice | Self::CopyFileRange | Self::Wait => None,
         }
     }
@@ -194,6 +229,8 @@ impl fmt::Display for Operation {
             Self::Splice => "splice",
             Self::SpliceIn => "splice from the source",
             Self::CopyFileRange => "copy_file_range",
+            Self::Seek => "lseek in the source",
+            Self::PunchHole => "making a hole in the sink",
             Self::Wait => "poll",
             Self::Populate => "reading ahead in the source",
             Self::ExamineSource => "examining the source",

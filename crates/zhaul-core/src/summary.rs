@@ -25,6 +25,8 @@ pub struct Summary {
     pub ending: Option<Ending>,
     /// The source grew meanwhile; the length asked for was sent.
     pub grew: bool,
+    /// Bytes that were holes of a sparse source and are holes of the sink; they count as moved.
+    pub holes: u64,
 }
 
 impl Summary {

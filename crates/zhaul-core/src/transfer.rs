@@ -29,6 +29,7 @@ mod read_write;
 mod release;
 mod sendfile;
 mod settle;
+mod sparse;
 mod splice;
 mod throttle;
 
@@ -52,6 +53,7 @@ use overlap::reads_its_own_output;
 use read_write::ReadWrite;
 use release::Release;
 use settle::Outcome;
+use sparse::Sparse;
 use splice::Splice;
 
 /// How long an append may take from stamping the times to raising the size: the copy of a page,
@@ -65,6 +67,7 @@ pub struct Transfer {
     ledger: Ledger,
     machine: Machine,
     guard: Guard,
+    sparse: Sparse,
     host: HostFacts,
     changes: Vec<RouteChange>,
     pending: Option<Op>,
@@ -134,6 +137,7 @@ impl Transfer {
             ledger: Ledger::new(source, sink, ask),
             machine: Machine::ReadWrite(ReadWrite::default()),
             guard: Guard::new(source, ask),
+            sparse: Sparse::of(source, sink),
             host: *host,
             changes: Vec::new(),
             pending: None,
@@ -235,6 +239,12 @@ impl Transfer {
         if self.guard.check.is_some() {
             return Some(self.submit(Op::Stat));
         }
+        // A window of memory is not skipped in.
+        if !matches!(self.machine, Machine::MmapWrite(_))
+            && let Some(op) = self.sparse.next(&self.ledger)
+        {
+            return Some(self.submit(op));
+        }
         let until = self.ledger.pause_until()?;
         self.rest();
         Some(Step::Pause { until })
@@ -278,13 +288,14 @@ impl Transfer {
         self.pending = None;
         self.ledger.calls += 1;
         self.guard.time_passed();
-        if self.retries_splice {
+        if self.retries_splice && !op.is_about_holes() {
             // There was a pipe.
             self.retries_splice = false;
             self.note_change(Route::ReadWrite, Route::Splice, Why::PipeAgain);
         }
         let (ledger, guard) = (&mut self.ledger, &self.guard);
         let outcome = match &mut self.machine {
+            _ if op.is_about_holes() => self.sparse.complete(ledger, op, result),
             Machine::ReadWrite(machine) => machine.complete(ledger, op, result),
             Machine::MmapWrite(machine) => machine.complete(ledger, guard, op, result),
             Machine::Sendfile => sendfile::complete(ledger, op, result),

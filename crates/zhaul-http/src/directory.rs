@@ -4,16 +4,18 @@
 //! with a leading dot only where they are served, symbolic links as what they lead to, and only if
 //! the policy lets them lead there.
 
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
 use std::ffi::{CStr, CString};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::Ordering as Memory;
 
 use rustix::fs::{AtFlags, Dir, FileType, StatxFlags, statx};
 use rustix::io::Errno;
 
 use crate::answer::{Answer, Exchange, Next};
 use crate::head;
-use crate::listing::{self, Entry, Format, HTML_CSP, Sort};
+use crate::listing::{self, Cursor, Entry, Format, HTML_CSP, Page, Sort, SortKey};
 use crate::open_file::OpenFile;
 use crate::request::Method;
 use crate::root::{Kind, Walk};
@@ -21,34 +23,110 @@ use crate::site::Site;
 use crate::storage::TimedOut;
 use crate::worker::Worker;
 
-/// Entries shown at most. Bounds the time and memory that one listing takes.
+/// Entries on a page at most. Bounds the memory that one listing takes.
 const MOST: usize = 10_000;
-/// Bytes of names shown at most; escaped and linked they become several times as many.
+/// Bytes of names on a page at most; escaped and linked they become several times as many.
 const MOST_NAME_BYTES: usize = 512 * 1024;
-/// Entries looked at for them.
-const MOST_READ: usize = 100_000;
+/// Entries of a directory that are looked at. Bounds the time that one listing takes.
+const MOST_READ: usize = 1_000_000;
 /// Bytes of listings that may be made and wait for their clients at once, in the whole server.
 const MOST_PAGE_BYTES: usize = 64 * 1024 * 1024;
 /// What is reserved for a page that is being made: each byte of a name takes up to twelve.
 const RESERVED_BYTES: usize = 8 * 1024 * 1024;
 
-/// Reads the directory at `path`; the flag says that there are more than are shown.
-pub(crate) fn read(site: &Site, dir: &OpenFile, path: &[u8]) -> Result<(Vec<Entry>, bool), Errno> {
-    let mut entries = Vec::new();
+/// Reads the directory at `path`: the first entries, in the order of `sort`, of those behind
+/// `after`. All are looked at; no more are kept than make a page.
+pub(crate) fn read(
+    site: &Site,
+    dir: &OpenFile,
+    path: &[u8],
+    sort: Sort,
+    after: Option<&Cursor>,
+) -> Result<(Vec<Entry>, Page), Errno> {
+    let mut page = Page::default();
+    let mut first = BinaryHeap::new();
     let mut name_bytes = 0;
     for (looked_at, entry) in Dir::read_from(dir)?.enumerate() {
+        if looked_at == MOST_READ {
+            page.is_cut = true;
+            break;
+        }
         let entry = entry?;
         let name = entry.file_name();
         if is_hidden(name, path, site.config.dot_files) {
             continue;
         }
-        name_bytes += name.count_bytes();
-        if entries.len() == MOST || name_bytes > MOST_NAME_BYTES || looked_at >= MOST_READ {
-            return Ok((entries, true));
+        let Some(entry) = sketch(site, dir, path, name, entry.file_type(), sort) else {
+            continue;
+        };
+        page.total += 1;
+        if after.is_some_and(|after| !after.is_before(&entry, sort)) {
+            page.before += 1;
+            continue;
         }
-        entries.extend(describe(site, dir, path, name));
+        name_bytes += entry.name.len();
+        first.push(Ranked { entry, sort });
+        while first.len() > MOST || name_bytes > MOST_NAME_BYTES {
+            let dropped = first.pop();
+            name_bytes -= dropped.map_or(name_bytes, |dropped| dropped.entry.name.len());
+        }
     }
-    Ok((entries, false))
+    let entries = first.into_iter().filter_map(|Ranked { entry, sort }| {
+        if sort.key != SortKey::Name {
+            return Some(entry);
+        }
+        let name = CString::new(entry.name).ok()?;
+        describe(site, dir, path, &name)
+    });
+    Ok((entries.collect(), page))
+}
+
+/// An entry in the order of its listing.
+struct Ranked {
+    entry: Entry,
+    sort: Sort,
+}
+
+impl Ord for Ranked {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.sort.compare(&self.entry, &other.entry)
+    }
+}
+
+impl PartialOrd for Ranked {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Ranked {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Ranked {}
+
+/// As much of an entry as it takes to sort it. To sort by name, what the directory says is enough,
+/// except of links.
+fn sketch(
+    site: &Site,
+    dir: &OpenFile,
+    path: &[u8],
+    name: &CStr,
+    kind: FileType,
+    sort: Sort,
+) -> Option<Entry> {
+    match kind {
+        FileType::Fifo | FileType::Socket | FileType::CharacterDevice | FileType::BlockDevice => {
+            None
+        }
+        FileType::RegularFile | FileType::Directory if sort.key == SortKey::Name => {
+            let is_dir = kind == FileType::Directory;
+            Some(entry(name.to_bytes().to_vec(), is_dir, 0, 0))
+        }
+        _ => describe(site, dir, path, name),
+    }
 }
 
 /// Memory of a listing that waits for its client, counted for the whole server.
@@ -61,7 +139,7 @@ pub(crate) struct PageMemory {
 impl PageMemory {
     /// `None` if there is too much of it already.
     fn take(site: &Arc<Site>, bytes: usize) -> Option<Self> {
-        let before = site.page_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let before = site.page_bytes.fetch_add(bytes, Memory::Relaxed);
         let taken = Self {
             site: Arc::clone(site),
             bytes,
@@ -72,17 +150,15 @@ impl PageMemory {
     /// Gives back what the finished page does not take.
     fn settle(&mut self, bytes: usize) {
         let counted = &self.site.page_bytes;
-        counted.fetch_add(bytes, Ordering::Relaxed);
-        counted.fetch_sub(self.bytes, Ordering::Relaxed);
+        counted.fetch_add(bytes, Memory::Relaxed);
+        counted.fetch_sub(self.bytes, Memory::Relaxed);
         self.bytes = bytes;
     }
 }
 
 impl Drop for PageMemory {
     fn drop(&mut self) {
-        self.site
-            .page_bytes
-            .fetch_sub(self.bytes, Ordering::Relaxed);
+        self.site.page_bytes.fetch_sub(self.bytes, Memory::Relaxed);
     }
 }
 
@@ -126,6 +202,7 @@ pub(crate) struct Listing {
     pub(crate) dir: Arc<OpenFile>,
     pub(crate) path: Vec<u8>,
     pub(crate) sort: Sort,
+    pub(crate) after: Option<Cursor>,
     pub(crate) format: Format,
     pub(crate) version_minor: u8,
     /// Fields that every answer to this request has.
@@ -148,10 +225,12 @@ impl Worker {
         let mut answer = Answer::new(200, Vec::new(), exchange.keep_alive, record);
         answer.head_only = matches!(head.method, Method::Head);
         Self::mind_the_rest(exchange.request_body.take(), &mut answer);
+        let sort = Sort::from_query(head.query);
         Next::List(Box::new(Listing {
             dir,
             path: path.to_vec(),
-            sort: Sort::from_query(head.query),
+            sort,
+            after: Cursor::from_query(head.query, sort),
             format: Format::choose(head.query, head.accept),
             version_minor: head.version_minor,
             fields,
@@ -165,6 +244,7 @@ impl Worker {
             dir,
             path,
             sort,
+            after,
             format,
             version_minor,
             fields,
@@ -179,9 +259,9 @@ impl Worker {
         let site = Arc::clone(&self.site);
         let directory = Arc::clone(&dir);
         let job = move || {
-            let entries = read(&site, &directory, &path);
-            entries.map(|(entries, truncated)| {
-                listing::Listing::new(&path, entries, sort, truncated).render(format)
+            let entries = read(&site, &directory, &path, sort, after.as_ref());
+            entries.map(|(entries, page)| {
+                listing::Listing::new(&path, entries, sort, page).render(format)
             })
         };
         let pool = &dir.file_system().listings;

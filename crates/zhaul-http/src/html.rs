@@ -5,9 +5,9 @@
 /// but their own style, which is named by its hash; whatever a file name might smuggle in does not
 /// run.
 pub const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; \
-    style-src 'sha256-KCzpnBZg7Y/f+LHXDRYi2mdjzBFxaxKA2B5duV5yQeM=' \
+    style-src 'sha256-/XIyD/rUmDlsOWT+6sLXDImy7STsCa1lXLMR5vpR0kQ=' \
     'sha256-o6wY392TgyYPPexPGlMYI+64ELq1mfPIodiaMCLpuZQ='; \
-    base-uri 'none'; form-action 'none'; frame-ancestors 'self'";
+    base-uri 'none'; form-action 'self'; frame-ancestors 'self'";
 
 /// Appends `text` for use as element content or inside a quoted attribute. Bytes that are not
 /// UTF-8 become U+FFFD, and so do controls, which have no place in HTML.

@@ -1,14 +1,19 @@
 //! A directory as a page for people or as JSON for programs.
 //!
-//! A [`Listing`] is built from entries that somebody else has read; it sorts and renders them.
-//! The caller bounds their number and says so (`truncated`).
+//! A [`Listing`] is built from entries that somebody else has read; it sorts and renders them. Of a
+//! large directory it is one page. The next page begins behind the last entry of this one
+//! ([`Cursor`]), wherever that stands by then: whoever makes a page needs to keep no more than the
+//! first entries behind the cursor, and files that come and go meanwhile neither repeat nor hide
+//! others.
 //!
 //! Names are bytes that another user may have chosen. What is shown is escaped and lossy where
 //! they are not UTF-8; what is linked is percent-encoded byte for byte, so that every file can be
 //! opened. Links are relative and begin with `./`: no name can pass for a scheme (`javascript:`).
 //!
-//! JSON: `{"path", "entries": [{"name", "type", "size", "mtime", "href"}], "truncated"}` with
-//! `type` `directory` or `file`, `size` null for directories, `mtime` in RFC 3339 and UTC.
+//! JSON: `{"path", "entries": [{"name", "type", "size", "mtime", "href"}], "total", "next",
+//! "truncated"}` with `type` `directory` or `file`, `size` null for directories, `mtime` in RFC 3339
+//! and UTC, `total` the entries of the directory, `next` a reference to the next page or null, and
+//! `truncated` whether there are entries behind these.
 
 mod page;
 #[cfg(test)]
@@ -23,7 +28,7 @@ use std::cmp::Ordering;
 use crate::access_log::{format_time, json_string};
 use crate::encoding::parse_weight;
 use crate::field_lines::FieldLines;
-use crate::target::encode_path;
+use crate::target::{TargetPath, encode_path};
 
 /// One directory entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,7 +94,9 @@ impl Sort {
         sort
     }
 
-    fn compare(self, a: &Entry, b: &Entry) -> Ordering {
+    /// Which of two entries comes first.
+    #[must_use]
+    pub fn compare(self, a: &Entry, b: &Entry) -> Ordering {
         let by_name = || compare_names(&a.name, &b.name);
         let by_key = match self.key {
             // Without sizes to compare, names run forward in either direction.
@@ -105,6 +112,83 @@ impl Sort {
         };
         b.is_dir.cmp(&a.is_dir).then(by_key)
     }
+}
+
+/// The last entry of a page: what sorts it, so that it need not be there any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cursor(Entry);
+
+impl Cursor {
+    /// Reads `after=KIND.KEY.NAME`: `d` or `f`, the number that is sorted by, the encoded name.
+    #[must_use]
+    pub fn from_query(query: Option<&str>, sort: Sort) -> Option<Self> {
+        let (_, value) = parameters(query).find(|(name, _)| *name == "after")?;
+        let mut parts = value.splitn(3, '.');
+        let is_dir = match parts.next()? {
+            "d" => true,
+            "f" => false,
+            _ => return None,
+        };
+        let key: i64 = parts.next()?.parse().ok()?;
+        let path = format!("/{}", parts.next()?);
+        let name = TargetPath::decode(&path).ok()?.relative.into_owned();
+        let (size, mtime_s) = match sort.key {
+            SortKey::Size => (key.cast_unsigned(), 0),
+            SortKey::Date => (0, key),
+            SortKey::Name => (0, 0),
+        };
+        Some(Self(Entry {
+            name,
+            is_dir,
+            size,
+            mtime_s,
+        }))
+    }
+
+    /// Whether `entry` comes behind it.
+    #[must_use]
+    pub fn is_before(&self, entry: &Entry, sort: Sort) -> bool {
+        sort.compare(&self.0, entry).is_lt()
+    }
+
+    /// The relative reference of the page behind `last`; it needs no escaping but that of `&`.
+    fn reference(last: &Entry, sort: Sort, format: Format) -> Vec<u8> {
+        let key = match sort.key {
+            SortKey::Size => last.size.cast_signed(),
+            SortKey::Date => last.mtime_s,
+            SortKey::Name => 0,
+        };
+        let order = if sort.descending { "desc" } else { "asc" };
+        let kind = if last.is_dir { 'd' } else { 'f' };
+        let json = match format {
+            Format::Json => "format=json&",
+            Format::Html => "",
+        };
+        let sort = sort.key.token();
+        let mut out =
+            format!("./?{json}sort={sort}&order={order}&after={kind}.{key}.").into_bytes();
+        // What parts parameters would end it, or be taken for a space.
+        for &byte in &last.name {
+            match byte {
+                b'+' | b'=' | b';' | b'&' => {
+                    out.extend_from_slice(format!("%{byte:02X}").as_bytes());
+                }
+                _ => encode_path(&[byte], &mut out),
+            }
+        }
+        out
+    }
+}
+
+/// Where a page of a directory stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// Entries before this page.
+    pub before: usize,
+    /// Entries in all.
+    pub total: usize,
+    /// There are entries that nobody has looked at.
+    pub is_cut: bool,
 }
 
 /// How to render.
@@ -149,21 +233,27 @@ pub struct Listing<'a> {
     path: &'a [u8],
     entries: Vec<Entry>,
     sort: Sort,
-    truncated: bool,
+    page: Page,
 }
 
 impl<'a> Listing<'a> {
     /// Sorts `entries`. `path` is the directory relative to the root, without a slash at either
-    /// end (see [`crate::target::TargetPath`]); `truncated` says that there are more entries.
+    /// end (see [`crate::target::TargetPath`]); `page` says which of its entries these are.
     #[must_use]
-    pub fn new(path: &'a [u8], mut entries: Vec<Entry>, sort: Sort, truncated: bool) -> Self {
+    pub fn new(path: &'a [u8], mut entries: Vec<Entry>, sort: Sort, page: Page) -> Self {
         entries.sort_unstable_by(|a, b| sort.compare(a, b));
         Self {
             path,
             entries,
             sort,
-            truncated,
+            page,
         }
+    }
+
+    /// The last entry, if there are others behind it.
+    fn last_of_page(&self) -> Option<&Entry> {
+        let shown = self.page.before + self.entries.len();
+        self.entries.last().filter(|_| shown < self.page.total)
     }
 
     /// Renders in the given format.
@@ -192,12 +282,16 @@ impl<'a> Listing<'a> {
             out.extend_from_slice(if index == 0 { b"\n" } else { b",\n" });
             entry.write_json(&mut out);
         }
-        out.extend_from_slice(b"\n],\"truncated\":");
-        out.extend_from_slice(if self.truncated {
-            b"true}\n"
-        } else {
-            b"false}\n"
-        });
+        out.extend_from_slice(b"\n],\"total\":");
+        out.extend_from_slice(itoa::Buffer::new().format(self.page.total).as_bytes());
+        out.extend_from_slice(b",\"next\":");
+        let last = self.last_of_page();
+        match last {
+            Some(last) => json_string(&Cursor::reference(last, self.sort, Format::Json), &mut out),
+            None => out.extend_from_slice(b"null"),
+        }
+        let truncated = last.is_some() || self.page.is_cut;
+        out.extend_from_slice(format!(",\"truncated\":{truncated}}}\n").as_bytes());
         out
     }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use zhaul::lease::Lease;
 use zhaul::tokio::{SharedFile, acknowledged, warm};
-use zhaul::{Cause, Route, SourceFacts, Stability, TransferError};
+use zhaul::{Cause, Route, SourceFacts, Stability, Summary, TransferError};
 
 use crate::answer::{Answer, Body};
 use crate::config;
@@ -296,7 +296,7 @@ impl Worker {
 
 impl InFlight<'_> {
     /// Sends a range of the file; false if the connection has to end.
-    async fn send(&mut self, range: Range<u64>) -> bool {
+    async fn send(&mut self, mut range: Range<u64>) -> bool {
         let Self {
             worker,
             connection,
@@ -311,6 +311,36 @@ impl InFlight<'_> {
                 false
             });
         }
+        loop {
+            let error = match self.transfer(range.clone()).await {
+                Ok(summary) => {
+                    self.in_place |= summary.sent_in_place();
+                    return true;
+                }
+                Err(error) => error,
+            };
+            self.in_place |= error.summary.sent_in_place();
+            let is_lease = matches!(error.cause, Cause::LeaseBroken);
+            if !is_lease || (self.in_place && !self.last_chance().await) {
+                self.explain(&error);
+                return false;
+            }
+            // Whoever wants to write gets in. The rest is copied, and the file compared each time
+            // before it is sent: one that only grows is sent to its end.
+            self.lease = None;
+            self.in_place = false;
+            self.stability = Stability::MayChange;
+            range.start += error.summary.moved;
+        }
+    }
+
+    async fn transfer(&mut self, range: Range<u64>) -> Result<Summary, TransferError> {
+        let Self {
+            worker,
+            connection,
+            file,
+            ..
+        } = *self;
         let mut haul = zhaul::transfer(SharedFile(file.file.clone()), &connection.stream)
             .range(range)
             .source_facts(SourceFacts::regular(file.version))
@@ -337,21 +367,7 @@ impl InFlight<'_> {
             let bytes = connection.transferred.moved() - before;
             pace.take_last_of(bytes, Instant::now());
         }
-        match moved {
-            Ok(summary) => {
-                self.in_place |= summary.sent_in_place();
-                true
-            }
-            Err(error) => {
-                self.in_place |= error.summary.sent_in_place();
-                self.explain(&error);
-                if self.in_place && matches!(error.cause, Cause::LeaseBroken) {
-                    // What is in flight may still arrive; the answer is cut short in any case.
-                    self.last_chance().await;
-                }
-                false
-            }
-        }
+        moved
     }
 
     /// Lets go of the file. With a lease, not before what was sent in place is out of an editor's
@@ -394,7 +410,7 @@ impl InFlight<'_> {
             }
             Cause::LeaseBroken => self.worker.warn(|| {
                 format!(
-                    "{path:?} is about to be written to; the answer to {peer} is cut short: {error}"
+                    "{path:?} is about to be written to, and {peer} did not take in time what it was sent; the answer is cut short: {error}"
                 )
             }),
             _ => self

@@ -407,8 +407,13 @@ fn is_stale(path: &Path) -> bool {
 }
 
 fn listen_error(address: String, errno: Errno) -> ListenError {
+    let of_unix = address.starts_with("unix:");
     let remedy = match errno {
+        Errno::ADDRINUSE if of_unix => {
+            "stop the program that listens there, or choose another name"
+        }
         Errno::ADDRINUSE => "stop the program that listens there, or choose another port",
+        Errno::ACCESS if of_unix => "use a directory that you can write to",
         Errno::ACCESS => "ports below 1024 need CAP_NET_BIND_SERVICE; choose one from 1024 up",
         Errno::ADDRNOTAVAIL => "use an address of this machine, or :PORT for every interface",
         Errno::NOENT => "create the socket's directory first",
@@ -526,6 +531,19 @@ mod tests {
             assert_eq!(of(&path), 0o640);
         }
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_path_is_not_said_of_a_port() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        fs::write(&path, "data").unwrap();
+        let address = Bound::Unix(UnixAddr::Path(path.clone()));
+        let error = Listener::bind(&address, Options::default()).unwrap_err();
+        assert!(error.to_string().contains("another name"), "{error}");
+        let error = Listener::check(&address, Options::default()).unwrap_err();
+        assert!(error.to_string().contains("another name"), "{error}");
+        assert_eq!(fs::read(&path).unwrap(), b"data");
     }
 
     #[test]

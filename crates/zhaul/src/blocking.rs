@@ -42,12 +42,13 @@ pub(crate) fn drive(
     source: BorrowedFd<'_>,
     sink: BorrowedFd<'_>,
     transfer: Transfer,
-    hands: Hands,
+    mut hands: Hands,
     control: Control<'_>,
 ) -> Result<Summary, TransferError> {
     let (source, sink) = if control.can_stop(&transfer) {
         (Impatient::source(source), Impatient::sink(sink))
     } else {
+        hands.let_calls_wait();
         (Impatient::Given(source), Impatient::Given(sink))
     };
     let (source, sink) = (source.as_fd(), sink.as_fd());

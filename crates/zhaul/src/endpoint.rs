@@ -64,7 +64,11 @@ pub fn source_facts(fd: impl AsFd) -> Result<SourceFacts, Errno> {
     let version = version_of_stat(&stat);
     let facts = match FileType::from_raw_mode(stat.st_mode) {
         FileType::Directory => return Err(Errno::EISDIR),
-        FileType::RegularFile => regular_source(fd, version),
+        FileType::RegularFile => match regular_source(fd, version).with_sparse(is_sparse(&stat)) {
+            // Not all of these are.
+            facts if facts.kind == SourceKind::Pseudo => facts,
+            facts => return Ok(facts),
+        },
         FileType::BlockDevice => SourceFacts::new(SourceKind::Block).with_device(stat.st_rdev),
         FileType::CharacterDevice => SourceFacts::new(SourceKind::Device),
         FileType::Fifo => return Ok(SourceFacts::new(SourceKind::Pipe)),
@@ -175,6 +179,13 @@ pub(crate) fn file_system(fd: BorrowedFd<'_>) -> FileSystem {
 fn is_stream(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
     let kind = rustix::net::sockopt::socket_type(fd).map_err(of_rustix)?;
     Ok(kind == SocketType::STREAM)
+}
+
+/// Blocks are counted by 512 bytes whatever the file system. A compressed file has fewer too, and
+/// says then that it has no holes.
+#[allow(clippy::unnecessary_cast, trivial_numeric_casts)]
+fn is_sparse(stat: &Stat) -> bool {
+    (stat.st_blocks as i64).saturating_mul(512) < stat.st_size as i64
 }
 
 /// `/dev/null` is character device 1:3 wherever its node lies.

@@ -16,6 +16,7 @@ use zhaul_sys::sigxfsz::{is_file_size_limited, without_sigxfsz};
 use crate::buffer::Buffer;
 use crate::errno::{errno_of, of_rustix};
 use crate::pipe_pool::{PipePool, PooledPipe};
+use crate::sparse::{Extents, punch_hole};
 
 /// What a transfer holds between two system calls.
 #[derive(Debug)]
@@ -24,8 +25,11 @@ pub(crate) struct Hands {
     pipe: Option<PooledPipe>,
     window: Option<Window>,
     buffer: Buffer,
+    extents: Extents,
     source_is_socket: bool,
     sink_is_socket: bool,
+    /// Sends and receives on a socket in blocking mode may wait: nobody is to stop them.
+    may_wait: bool,
     /// The sink may not grow beyond RLIMIT_FSIZE, which would be a signal.
     sink_is_limited: bool,
 }
@@ -44,13 +48,21 @@ impl Hands {
             pipe: None,
             window: None,
             buffer: Buffer::default(),
+            extents: Extents::default(),
             source_is_socket: matches!(
                 source.kind,
                 SourceKind::StreamSocket | SourceKind::MessageSocket
             ),
             sink_is_socket: sink.kind.is_socket(),
+            may_wait: false,
             sink_is_limited: sink.kind == SinkKind::Regular && is_file_size_limited(),
         }
+    }
+
+    /// Lets calls on sockets in blocking mode wait. A send that may not wait stops in the middle of
+    /// a buffer and costs a `poll(2)` and a second send.
+    pub(crate) const fn let_calls_wait(&mut self) {
+        self.may_wait = true;
     }
 
     /// Holds a pipe if the call needs one; false if none is to be had.
@@ -137,6 +149,9 @@ impl Hands {
                 rustix::fs::copy_file_range(source, Some(&mut from), sink, to.as_mut(), len)
                     .map_err(of_rustix)
             }
+            Op::SeekData { offset } => self.extents.hole(source, offset),
+            Op::SeekHole { offset } => self.extents.data(source, offset),
+            Op::PunchHole { offset, len } => punch_hole(sink, offset, len),
             // Answered with a version, not with a count, and by the driver.
             Op::Stat => Err(Errno::ENOSYS),
         }
@@ -159,7 +174,9 @@ impl Hands {
         let read = match offset {
             Some(offset) => rustix::io::pread(source, room, offset),
             None if self.source_is_socket && !from_pipe => {
-                rustix::net::recv(source, room, RecvFlags::DONTWAIT).map(|(read, _)| read)
+                let mut flags = RecvFlags::empty();
+                flags.set(RecvFlags::DONTWAIT, !self.may_wait);
+                rustix::net::recv(source, room, flags).map(|(read, _)| read)
             }
             None => rustix::io::read(source, room),
         };
@@ -181,7 +198,8 @@ impl Hands {
             .ok_or(Errno::EFAULT)?;
         let written = match offset {
             _ if self.sink_is_socket => {
-                let mut flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+                let mut flags = SendFlags::NOSIGNAL;
+                flags.set(SendFlags::DONTWAIT, !self.may_wait);
                 flags.set(SendFlags::MORE, more);
                 rustix::net::send(sink, bytes, flags)
             }
@@ -221,7 +239,7 @@ impl Hands {
                 sink,
                 range,
                 SendMode {
-                    dont_wait: true,
+                    dont_wait: !self.may_wait,
                     more,
                 },
             ),

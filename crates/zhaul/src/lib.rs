@@ -51,6 +51,7 @@ mod haul;
 mod in_flight;
 mod nonblocking;
 mod progress;
+mod sparse;
 
 pub mod calibration;
 #[cfg(feature = "tokio")]

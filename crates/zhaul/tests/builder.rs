@@ -161,6 +161,29 @@ fn one_version_is_checked_after_each_read() {
 }
 
 #[test]
+fn a_default_transfer_makes_the_calls_of_a_plain_loop() {
+    let file = TestFile::with(&pattern(1 << 20)).open();
+    let (near, mut far) = UnixStream::pair().unwrap();
+    let receiving = std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        far.read_to_end(&mut bytes).unwrap();
+        bytes
+    });
+    let summary = transfer(&file, &near).run().unwrap();
+    drop(near);
+    assert!(receiving.join().unwrap() == pattern(1 << 20));
+    assert_eq!(
+        summary.route,
+        Route::ReadWrite,
+        "nobody vouched for the file"
+    );
+    assert_eq!(
+        summary.calls, 33,
+        "a read and a write for each 64 KiB, and the end"
+    );
+}
+
+#[test]
 fn a_plan_tells_what_a_run_would_refuse() {
     let (near, _far) = UnixStream::pair().unwrap();
     let directory = File::open("/").unwrap();

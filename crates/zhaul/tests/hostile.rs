@@ -218,7 +218,9 @@ async fn the_longest_deadline_is_none() {
 fn busy_pool() -> (Arc<ColdPool>, std::sync::mpsc::Sender<()>) {
     let pool = ColdPool::new(1, 8);
     let (release, wait) = std::sync::mpsc::channel();
-    pool.detach(move || drop(wait.recv()));
+    pool.detach(move || {
+        let _ = wait.recv();
+    });
     (pool, release)
 }
 

@@ -376,6 +376,29 @@ fn small_files_in_motion_are_sent_whole_from_one_state() {
 }
 
 #[test]
+fn a_file_that_a_logger_appends_to_is_sent_as_it_was_announced() {
+    for mode in MODES {
+        let files = Files::with(&[("app.log", &pattern(LARGE))]);
+        let server = Server::of(files.root(), &["--stability", mode]);
+        let (mut client, announced, first) = begin_download(&server, "/app.log");
+        // In a thread, as a lease makes it wait. It opens the file when the answer is under way.
+        let path = files.path("app.log");
+        let logger = std::thread::spawn(move || {
+            let mut log = File::options().append(true).open(path).unwrap();
+            for _ in 0..20 {
+                std::io::Write::write_all(&mut log, b"one more line\n").unwrap();
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        });
+        std::thread::sleep(Duration::from_millis(50));
+        let rest = client.take(announced - first.len());
+        assert_same(&[first, rest].concat(), &pattern(LARGE), mode);
+        client.get("/app.log").assert_status(200);
+        logger.join().unwrap();
+    }
+}
+
+#[test]
 fn an_editor_waits_for_a_leased_answer_or_cuts_it_short_soon() {
     let files = Files::with(&[("leased", &vec![b'A'; LARGE])]);
     let server = Server::of(files.root(), &["--stability", "lease"]);

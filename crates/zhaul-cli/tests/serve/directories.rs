@@ -331,18 +331,50 @@ fn a_listing_shows_what_is_there_now() {
 }
 
 #[test]
-fn a_huge_directory_is_listed_in_part_and_says_so() {
+fn a_huge_directory_is_sorted_as_a_whole_and_paged() {
     let files = Files::new();
-    for n in 0..10_050 {
-        std::fs::File::create(files.path(format!("{n}"))).unwrap();
+    const COUNT: usize = 21_000;
+    // Neither the order in which they are made nor that of the file system.
+    for n in (0..COUNT).map(|n| n * 7919 % COUNT) {
+        let file = std::fs::File::create(files.path(format!("{n}"))).unwrap();
+        if n % 1000 == 0 {
+            file.set_len(1 + n as u64).unwrap();
+        }
     }
     let server = Server::of(files.root(), &[]);
     let mut client = server.connect();
-    let shown = listing(&mut client, "/");
-    assert_eq!(shown["truncated"], true);
-    assert_eq!(names(&shown).len(), 10_000);
+    let mut target = "/".to_owned();
+    let mut all = Vec::new();
+    for page in 0..3 {
+        let shown = listing(&mut client, &target);
+        assert_eq!(shown["total"], COUNT);
+        assert_eq!(shown["truncated"], page < 2);
+        all.extend(names(&shown).into_iter().map(str::to_owned));
+        match shown["next"].as_str() {
+            Some(next) => target = format!("/{}", next.strip_prefix("./").unwrap()),
+            None => assert_eq!(page, 2),
+        }
+        // What was there when the page was made may be gone.
+        if page == 0 {
+            files.remove(all.last().unwrap());
+            std::fs::File::create(files.path("9999a")).unwrap();
+        }
+    }
+    let mut expected: Vec<String> = (0..COUNT).map(|n| n.to_string()).collect();
+    expected.insert(10_000, "9999a".to_owned());
+    assert_eq!(all, expected);
+    // The largest of all, wherever the directory has it.
+    let shown = listing(&mut client, "/?sort=size&order=desc");
+    assert_eq!(names(&shown)[..3], ["20000", "19000", "18000"]);
     let page = client.get("/");
     assert_eq!(page.announced_length(), Some(page.body.len() as u64));
+    let page = text(&page);
+    assert!(page.contains("1 to 10000 of 21000."));
+    assert!(
+        page.contains("rel=\"next\" href=\"./?"),
+        "{}",
+        &page[page.len() - 900..]
+    );
 }
 
 #[test]

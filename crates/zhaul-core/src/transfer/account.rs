@@ -83,6 +83,7 @@ impl Transfer {
             calls: self.ledger.calls,
             ending: self.over.and_then(Result::ok),
             grew: self.guard.grew,
+            holes: self.ledger.holes,
         }
     }
 

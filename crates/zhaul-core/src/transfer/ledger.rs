@@ -26,6 +26,10 @@ pub(super) struct Ledger {
     pub(super) calls: u64,
     chunk_bytes: u64,
     chunk_left: u64,
+    /// What is left before the next hole.
+    data_left: Option<u64>,
+    /// Bytes of holes, which were not moved but count.
+    pub(super) holes: u64,
     budget_bytes: u64,
     budget_left: u64,
     calls_at_rest: u64,
@@ -53,6 +57,8 @@ impl Ledger {
             calls: 0,
             chunk_bytes: (ask.chunk_bytes.max(1) as u64).min(MAX_CALL_BYTES),
             chunk_left: 0,
+            data_left: None,
+            holes: 0,
             budget_bytes,
             budget_left: budget_bytes,
             calls_at_rest: 0,
@@ -117,6 +123,9 @@ impl Ledger {
             // The kernel refuses a range that ends behind the last offset there is, whole.
             len = len.min(MAX_OFFSET.saturating_sub(self.offset()));
         }
+        if let Some(data) = self.data_left.filter(|&data| data > 0) {
+            len = len.min(data);
+        }
         if let Some(throttle) = &self.throttle {
             len = len.min(throttle.quantum_bytes());
         }
@@ -138,6 +147,7 @@ impl Ledger {
         let bytes = bytes as u64;
         self.taken += bytes;
         self.chunk_left = self.chunk_left.saturating_sub(bytes);
+        self.data_left = self.data_left.map(|data| data.saturating_sub(bytes));
         if let Some(throttle) = &mut self.throttle {
             throttle.take(bytes);
         }
@@ -158,6 +168,24 @@ impl Ledger {
     pub(super) fn pass(&mut self, bytes: usize) {
         self.take(bytes);
         self.deliver(bytes);
+    }
+
+    /// A hole of the source is one of the sink now. That costs nothing of budget and rate.
+    pub(super) fn skip(&mut self, bytes: u64) {
+        self.taken += bytes;
+        self.moved += bytes;
+        self.holes += bytes;
+        self.chunk_left = self.chunk_left.saturating_sub(bytes);
+    }
+
+    /// There is so much data before the next hole.
+    pub(super) const fn expect_data(&mut self, bytes: u64) {
+        self.data_left = Some(bytes);
+    }
+
+    /// True if there is data here as far as it was asked for.
+    pub(super) fn has_data(&self) -> bool {
+        self.data_left.is_some_and(|data| data > 0)
     }
 
     pub(super) const fn is_chunk_done(&self) -> bool {

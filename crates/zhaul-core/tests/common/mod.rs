@@ -229,8 +229,30 @@ impl World {
                 self.sink.extend(bytes);
                 Ok(len.min(limit))
             }
+            Op::SeekData { offset } => Ok(self.hole_at(offset)),
+            Op::SeekHole { offset } => Ok(self.data_at(offset)),
+            Op::PunchHole { len, .. } => {
+                let len = len.min(limit);
+                self.sink.extend(std::iter::repeat_n(0, len));
+                Ok(len)
+            }
             Op::Stat => unreachable!("answered by a version"),
         }
+    }
+
+    /// A hole is a run of zeros that begins and ends at a block of 512 bytes, or at the end.
+    fn hole_at(&self, offset: u64) -> usize {
+        let rest = self.source.get(offset as usize..).unwrap_or(&[]);
+        let zeros = |block: &&[u8]| block.iter().all(|&byte| byte == 0);
+        let blocks = rest.chunks(512).take_while(zeros);
+        blocks.map(<[u8]>::len).sum()
+    }
+
+    fn data_at(&self, offset: u64) -> usize {
+        let rest = self.source.get(offset as usize..).unwrap_or(&[]);
+        let data = |block: &&[u8]| block.iter().any(|&byte| byte != 0);
+        let blocks = rest.chunks(512).take_while(data);
+        blocks.map(<[u8]>::len).sum()
     }
 
     /// EAGAIN, although there is more, or 0 if the peer closed; every other time either.

@@ -8,6 +8,7 @@ mod common;
 mod changes;
 mod ends;
 mod fallbacks;
+mod holes;
 mod leases;
 mod stops;
 mod streams;

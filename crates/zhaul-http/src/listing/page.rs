@@ -3,12 +3,12 @@
 //! The style is inline and constant, so that [`crate::html::CONTENT_SECURITY_POLICY`] can name it
 //! by its hash; there is no script and no style attribute.
 
-use super::{Entry, Listing, Sort, SortKey, timestamp};
+use super::{Cursor, Entry, Format, Listing, Page, Sort, SortKey, timestamp};
 use crate::html::escape_html;
 use crate::target::encode_path;
 
 pub(super) fn render(listing: &Listing<'_>) -> Vec<u8> {
-    let mut page = Page {
+    let mut page = Html {
         out: Vec::with_capacity(4096 + 320 * listing.entries.len()),
     };
     page.head(listing);
@@ -18,11 +18,11 @@ pub(super) fn render(listing: &Listing<'_>) -> Vec<u8> {
     page.out
 }
 
-struct Page {
+struct Html {
     out: Vec<u8>,
 }
 
-impl Page {
+impl Html {
     fn raw(&mut self, html: &str) {
         self.out.extend_from_slice(html.as_bytes());
     }
@@ -114,8 +114,11 @@ impl Page {
             SortKey::Size => "Size",
             SortKey::Date => "Modified",
         };
+        // A form and not a link: crawlers follow links, whatever those say of it, and would fetch
+        // the directory once for each order.
         self.raw(&format!(
-            "<a href=\"./?sort={}&amp;order={order}\">{label}</a></th>",
+            "<form rel=\"nofollow\"><input type=\"hidden\" name=\"order\" value=\"{order}\">\
+             <button name=\"sort\" value=\"{}\">{label}</button></form></th>",
             key.token()
         ));
     }
@@ -159,12 +162,35 @@ impl Page {
     }
 
     fn foot(&mut self, listing: &Listing<'_>) {
-        if listing.truncated {
-            let shown = listing.entries.len();
+        let Page {
+            before,
+            total,
+            is_cut,
+        } = listing.page;
+        let shown = listing.entries.len();
+        if before > 0 || shown < total {
             self.raw(&format!(
-                "<p class=\"w\" role=\"note\">There are more entries than are shown here. These \
-                 {shown} are only a part of the directory; the others can be opened by name.</p>\n"
+                "<p class=\"w\">{} to {} of {total}.",
+                before + 1,
+                before + shown
             ));
+            if before > 0 {
+                self.raw(" <a rel=\"first\" href=\"./");
+                self.raw(&sort_query(listing.sort));
+                self.raw("\">First page</a>");
+            }
+            if let Some(last) = listing.last_of_page() {
+                self.raw(" <a rel=\"next\" href=\"");
+                self.text(&Cursor::reference(last, listing.sort, Format::Html));
+                self.raw("\">Next page</a>");
+            }
+            self.raw("</p>\n");
+        }
+        if is_cut {
+            self.raw(
+                "<p class=\"w\" role=\"note\">There are more entries than are listed here; they can \
+                 be opened by name.</p>\n",
+            );
         }
         let files = listing.entries.iter().filter(|entry| !entry.is_dir);
         let total = files
@@ -238,10 +264,11 @@ h1 i{color:var(--m);font-style:normal;font-weight:400;margin:0 .35em}\
 table{width:100%;border-collapse:collapse;font-variant-numeric:tabular-nums}\
 th,td{text-align:left;padding:.4rem .75rem;border-bottom:1px solid var(--b);vertical-align:top}\
 th{font-size:.8125rem;font-weight:600;white-space:nowrap}\
-th a{color:var(--m)}\
-th[aria-sort] a{color:inherit}\
-th[aria-sort=ascending] a::after{content:' \\2191'}\
-th[aria-sort=descending] a::after{content:' \\2193'}\
+th button{color:var(--m);font:inherit;background:none;border:0;padding:0;cursor:pointer}\
+th button:hover{text-decoration:underline}\
+th[aria-sort] button{color:inherit}\
+th[aria-sort=ascending] button::after{content:' \\2191'}\
+th[aria-sort=descending] button::after{content:' \\2193'}\
 th+th,td+td{text-align:right;white-space:nowrap;width:1%}\
 td+td{color:var(--m);font-size:.875rem;line-height:1.75}\
 td b{font-weight:400}\
@@ -273,5 +300,5 @@ td+td{width:auto;text-align:left;padding-left:1.75rem}\
 td+td+td{padding:0}\
 td:empty{display:none}\
 .d td:empty+td{padding-left:1.75rem}}\
-@media print{:root{color-scheme:light}a{color:inherit}th a::after{content:none!important}\
+@media print{:root{color-scheme:light}a{color:inherit}th button::after{content:none!important}\
 tbody tr{break-inside:avoid}.u{display:none}}";

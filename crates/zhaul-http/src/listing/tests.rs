@@ -23,13 +23,24 @@ fn dir(name: &[u8], mtime_s: i64) -> Entry {
     }
 }
 
+/// All that there is, or a part of something twice as long.
+fn page(entries: &[Entry], truncated: bool) -> Page {
+    let parts = if truncated { 2 } else { 1 };
+    Page {
+        total: parts * entries.len(),
+        ..Page::default()
+    }
+}
+
 fn html(path: &[u8], entries: Vec<Entry>, truncated: bool) -> String {
-    let listing = Listing::new(path, entries, Sort::default(), truncated);
+    let page = page(&entries, truncated);
+    let listing = Listing::new(path, entries, Sort::default(), page);
     String::from_utf8(listing.render(Format::Html)).unwrap()
 }
 
 fn json(path: &[u8], entries: Vec<Entry>, truncated: bool) -> serde_json::Value {
-    let listing = Listing::new(path, entries, Sort::default(), truncated);
+    let page = page(&entries, truncated);
+    let listing = Listing::new(path, entries, Sort::default(), page);
     serde_json::from_slice(&listing.render(Format::Json)).unwrap()
 }
 
@@ -50,7 +61,7 @@ fn names_sorted(query: &str) -> Vec<String> {
         dir(b"a", 20),
         file(b"b09", 3, 10),
     ];
-    let listing = Listing::new(b"", entries, Sort::from_query(Some(query)), false);
+    let listing = Listing::new(b"", entries, Sort::from_query(Some(query)), Page::default());
     let name = |entry: &Entry| String::from_utf8(entry.name.clone()).unwrap();
     listing.entries.iter().map(name).collect()
 }
@@ -104,16 +115,70 @@ fn an_empty_directory_says_so_and_leads_back() {
 
 #[test]
 fn a_cut_list_says_so() {
-    let note = "There are more entries";
-    assert!(html(b"", vec![file(b"a", 1, 1)], true).contains(note));
-    assert!(!html(b"", vec![file(b"a", 1, 1)], false).contains(note));
-    assert_eq!(json(b"", vec![], true)["truncated"], true);
+    let one = || vec![file(b"a", 1, 1)];
+    let page = html(b"", one(), true);
+    assert!(page.contains("1 to 1 of 2."), "{page}");
+    assert!(links(&page).contains(&"./?sort=name&amp;order=asc&amp;after=f.0.a"));
+    assert!(!html(b"", one(), false).contains("Next page"));
+    let cut = Page {
+        total: 1,
+        is_cut: true,
+        ..Page::default()
+    };
+    let listing = Listing::new(b"", one(), Sort::default(), cut);
+    let page = String::from_utf8(listing.to_html()).unwrap();
+    assert!(page.contains("There are more entries"), "{page}");
+    let object: serde_json::Value = serde_json::from_slice(&listing.to_json()).unwrap();
+    assert_eq!(
+        (&object["truncated"], &object["total"]),
+        (&true.into(), &1.into())
+    );
+    let object = json(b"", one(), true);
+    assert_eq!(
+        object["next"],
+        "./?format=json&sort=name&order=asc&after=f.0.a"
+    );
+    assert_eq!(object["truncated"], true);
+    assert!(json(b"", one(), false)["next"].is_null());
+}
+
+proptest! {
+    #[test]
+    fn a_cursor_stands_where_its_entry_does(
+        names in prop::collection::vec(prop::collection::vec(1_u8.., 1..12), 1..12),
+        sizes in prop::collection::vec(0..3_u64, 12),
+        query in prop::sample::select(vec!["", "sort=size&order=desc", "sort=date", "order=desc"]),
+    ) {
+        let sort = Sort::from_query(Some(query));
+        let mut entries: Vec<Entry> = names
+            .into_iter()
+            .filter(|name| !name.contains(&b'/') && name != b"." && name != b"..")
+            .zip(&sizes)
+            .map(|(name, &size)| Entry { is_dir: size == 0, ..file(&name, size, -(size.cast_signed())) })
+            .collect();
+        entries.sort_by(|a, b| sort.compare(a, b));
+        entries.dedup_by(|a, b| a.name == b.name);
+        for (at, last) in entries.iter().enumerate() {
+            let reference = Cursor::reference(last, sort, Format::Html);
+            let query = String::from_utf8(reference[3..].to_vec()).unwrap();
+            prop_assert_eq!(Sort::from_query(Some(&query)), sort);
+            let cursor = Cursor::from_query(Some(&query), sort).unwrap();
+            for (other, entry) in entries.iter().enumerate() {
+                prop_assert_eq!(cursor.is_before(entry, sort), other > at, "{:?} {:?}", entry, query);
+            }
+        }
+    }
 }
 
 #[test]
 fn the_order_survives_a_step_into_a_directory() {
     let sort = Sort::from_query(Some("sort=size&order=desc"));
-    let listing = Listing::new(b"p", vec![dir(b"d", 1), file(b"f", 1, 1)], sort, false);
+    let listing = Listing::new(
+        b"p",
+        vec![dir(b"d", 1), file(b"f", 1, 1)],
+        sort,
+        Page::default(),
+    );
     let page = String::from_utf8(listing.to_html()).unwrap();
     let links = links(&page);
     assert!(
@@ -123,10 +188,14 @@ fn the_order_survives_a_step_into_a_directory() {
     assert!(links.contains(&"../?sort=size&amp;order=desc"));
     assert!(links.contains(&"./f"));
     // The column in force turns round, the others start as people want them.
-    assert!(links.contains(&"./?sort=size&amp;order=asc"));
-    assert!(links.contains(&"./?sort=name&amp;order=asc"));
-    assert!(links.contains(&"./?sort=date&amp;order=desc"));
-    assert!(page.contains("aria-sort=\"descending\"><a href=\"./?sort=size"));
+    for (key, order) in [("size", "asc"), ("name", "asc"), ("date", "desc")] {
+        let form =
+            format!("name=\"order\" value=\"{order}\"><button name=\"sort\" value=\"{key}\">");
+        assert!(page.contains(&form), "{form}");
+    }
+    assert!(page.contains("aria-sort=\"descending\"><form"));
+    // Crawlers follow links, and nothing else.
+    assert!(links.iter().all(|link| !link.starts_with("./?")));
 }
 
 #[test]
@@ -175,6 +244,8 @@ fn json_has_the_documented_shape() {
             {"name": "f", "type": "file", "size": 5, "mtime": "1994-11-06T08:49:37Z",
              "href": "./f"},
         ],
+        "total": 2,
+        "next": null,
         "truncated": false,
     });
     assert_eq!(value, expected);

@@ -273,8 +273,10 @@ impl<'a> Walk<'a> {
             Op::Read { len, .. }
             | Op::Map { len, .. }
             | Op::CopyFileRange { len, .. }
-            | Op::Splice { len, .. } => len,
-            Op::Stat => 0,
+            | Op::Splice { len, .. }
+            | Op::PunchHole { len, .. } => len,
+            // The kind of file that is explained is taken for one without holes.
+            Op::Stat | Op::SeekData { .. } | Op::SeekHole { .. } => 0,
         };
         self.transfer.complete(op, Ok(done));
     }
@@ -297,6 +299,8 @@ impl<'a> Walk<'a> {
             Op::Splice { .. } => &["splice"],
             Op::CopyFileRange { .. } => &["copy_file_range"],
             Op::Stat => &["fstat"],
+            Op::SeekData { .. } | Op::SeekHole { .. } => &["lseek"],
+            Op::PunchHole { .. } => &["fstat", "fallocate", "ftruncate", "lseek"],
         }
     }
 

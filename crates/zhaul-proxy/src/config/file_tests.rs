@@ -369,3 +369,54 @@ fn an_address_that_is_named_twice_is_named_with_both_places() {
 fn an_empty_file_says_what_to_write() {
     assert!(problems("").contains("write [listeners.NAME]"));
 }
+
+/// Something of everything that a file can have.
+const PIECES: &[&str] = &[
+    "[listeners.l]\n",
+    "[pools.p]\n",
+    "[[listeners.l.routes]]\n",
+    "listen",
+    "to",
+    "sni",
+    "servers",
+    "check",
+    "passive",
+    "keepalive",
+    "weight",
+    "address",
+    " = ",
+    "\"127.0.0.1:1\"",
+    "\"unix:@a\"",
+    "\"p\"",
+    "\"5s\"",
+    "\"\"",
+    "{ ",
+    " }",
+    "[",
+    "]",
+    ", ",
+    "\n",
+    "-1",
+    "0xffffffffffffffffffff",
+    "1e999",
+    "false",
+    "1979-05-27",
+    "\"\"\"",
+    "#",
+    "\u{fc}",
+];
+
+proptest::proptest! {
+    #[test]
+    fn nothing_makes_it_panic_and_what_is_wrong_is_said(
+        pieces in proptest::collection::vec(proptest::sample::select(PIECES), 0..40),
+        noise in ".{0,8}",
+        at in 0..41_usize,
+    ) {
+        let mut text: Vec<&str> = pieces;
+        text.insert(at.min(text.len()), &noise);
+        if let Err(problems) = parse("p.toml", &text.concat()) {
+            proptest::prop_assert!(!problems.list.is_empty());
+        }
+    }
+}

@@ -429,7 +429,10 @@ fn awaited_end(op: &Op, source_is_file: bool, sink_is_file: bool) -> Option<End>
         | Op::Read { .. }
         | Op::Map { .. }
         | Op::Splice { .. }
-        | Op::CopyFileRange { .. } => None,
+        | Op::CopyFileRange { .. }
+        | Op::SeekData { .. }
+        | Op::SeekHole { .. }
+        | Op::PunchHole { .. } => None,
     }
 }
 

@@ -1,0 +1,95 @@
+//! Holes: where they are in a source, and how a sink gets one.
+
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{FallocateFlags, Mode, OFlags, SeekFrom};
+use rustix::io::Errno as Raw;
+
+use zhaul_core::Errno;
+
+use crate::errno::of_rustix;
+
+/// Looks for holes and data in a source.
+///
+/// `lseek(2)` answers by moving the position, which is the caller's and all others' who share the
+/// open file description; so the file is opened anew for it, through `/proc`.
+#[derive(Debug, Default)]
+pub(crate) struct Extents {
+    anew: Option<OwnedFd>,
+}
+
+impl Extents {
+    /// How far the hole at `offset` reaches, to the end of the file at most; 0 if there is none.
+    pub(crate) fn hole(&mut self, source: BorrowedFd<'_>, offset: u64) -> Result<usize, Errno> {
+        let file = self.anew(source)?;
+        let end = match rustix::fs::seek(file, SeekFrom::Data(offset)) {
+            // No data from here on.
+            Err(Raw::NXIO) => rustix::fs::seek(file, SeekFrom::End(0)),
+            answer => answer,
+        };
+        length(offset, end.map_err(of_rustix)?)
+    }
+
+    /// How far the data at `offset` reaches.
+    pub(crate) fn data(&mut self, source: BorrowedFd<'_>, offset: u64) -> Result<usize, Errno> {
+        let file = self.anew(source)?;
+        let end = rustix::fs::seek(file, SeekFrom::Hole(offset)).map_err(of_rustix)?;
+        length(offset, end)
+    }
+
+    fn anew(&mut self, source: BorrowedFd<'_>) -> Result<&OwnedFd, Errno> {
+        if self.anew.is_none() {
+            let path = format!("/proc/thread-self/fd/{}", source.as_raw_fd());
+            let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+            let anew = rustix::fs::open(path, flags, Mode::empty()).map_err(of_rustix)?;
+            let is_same = |(one, other): (rustix::fs::Stat, rustix::fs::Stat)| {
+                (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
+            };
+            let both = (
+                rustix::fs::fstat(&anew).map_err(of_rustix)?,
+                rustix::fs::fstat(source).map_err(of_rustix)?,
+            );
+            if !is_same(both) {
+                return Err(Errno::ENXIO);
+            }
+            self.anew = Some(anew);
+        }
+        self.anew.as_ref().ok_or(Errno::EBADF)
+    }
+}
+
+fn length(from: u64, to: u64) -> Result<usize, Errno> {
+    usize::try_from(to.saturating_sub(from)).map_err(|_| Errno::EOVERFLOW)
+}
+
+/// Makes `len` bytes of a file read as zeros without writing them: what it has there is dropped, and
+/// behind its end it grows. Without an offset that happens at its own position, which moves on.
+pub(crate) fn punch_hole(
+    sink: BorrowedFd<'_>,
+    offset: Option<u64>,
+    len: usize,
+) -> Result<usize, Errno> {
+    punch(sink, offset, len as u64)
+        .map(|()| len)
+        .map_err(of_rustix)
+}
+
+fn punch(sink: BorrowedFd<'_>, offset: Option<u64>, len: u64) -> rustix::io::Result<()> {
+    let start = match offset {
+        Some(offset) => offset,
+        None => rustix::fs::seek(sink, SeekFrom::Current(0))?,
+    };
+    let end = start.checked_add(len).ok_or(Raw::FBIG)?;
+    let size = u64::try_from(rustix::fs::fstat(sink)?.st_size).unwrap_or(0);
+    if start < size {
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        rustix::fs::fallocate(sink, flags, start, end.min(size) - start)?;
+    }
+    if end > size {
+        rustix::fs::ftruncate(sink, end)?;
+    }
+    if offset.is_none() {
+        rustix::fs::seek(sink, SeekFrom::Start(end))?;
+    }
+    Ok(())
+}
