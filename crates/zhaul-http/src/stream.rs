@@ -16,7 +16,7 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown};
 use tokio::io::{Interest, Ready};
-use zhaul::tokio::Readiness;
+use zhaul::async_io::Readiness;
 
 use crate::pace::Pace;
 

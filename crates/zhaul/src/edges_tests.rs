@@ -97,7 +97,7 @@ fn a_pipe_without_a_reader_is_worth_a_call() {
 #[cfg(feature = "tokio")]
 #[tokio::test]
 async fn tokio_tells_of_each_message_in_the_error_queue_once() {
-    use crate::tokio::Watch;
+    use crate::async_io::Watch;
     let (near, mut far) = tcp_pair();
     near.set_nonblocking(true).unwrap();
     let also_near = near.try_clone().unwrap();

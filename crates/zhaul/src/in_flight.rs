@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use zhaul_core::Errno;
 
+#[cfg(feature = "tokio")]
+use crate::async_io::pause;
 use crate::errno::{errno_of, of_rustix};
 use crate::lease::Lease;
-#[cfg(feature = "tokio")]
-use crate::tokio::pause;
 
 /// True while bytes are queued that the peer's kernel has not acknowledged (`SIOCOUTQ`).
 ///

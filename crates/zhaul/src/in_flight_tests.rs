@@ -16,7 +16,7 @@ use zhaul_core::{
 use super::*;
 use crate::hands::Hands;
 use crate::progress::Progress;
-use crate::{blocking, endpoint, tokio as on_tokio};
+use crate::{async_io as on_tokio, blocking, endpoint};
 
 struct Leased {
     path: tempfile::TempPath,
@@ -62,7 +62,7 @@ impl Leased {
 
     async fn run_async(
         &self,
-        sink: &::tokio::net::UnixStream,
+        sink: &tokio::net::UnixStream,
         progress: &Progress,
     ) -> Result<Summary, TransferError> {
         let (transfer, hands) = self.transfer();
@@ -151,21 +151,21 @@ fn a_broken_lease_is_reported_when_nothing_is_in_flight_any_more() {
 #[tokio::test]
 async fn a_task_waits_for_the_release_before_it_reports_a_broken_lease() {
     let leased = Leased::file_of(4 << 20);
-    let (near, mut far) = ::tokio::net::UnixStream::pair().unwrap();
+    let (near, mut far) = tokio::net::UnixStream::pair().unwrap();
     let progress = Progress::new();
     let receiving = async {
-        ::tokio::time::sleep(Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
         knock(&leased.path);
-        ::tokio::time::sleep(Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
         let mut left = progress.moved();
         let mut buffer = vec![0; 1 << 16];
         while left > 0 {
-            left -= ::tokio::io::AsyncReadExt::read(&mut far, &mut buffer)
+            left -= tokio::io::AsyncReadExt::read(&mut far, &mut buffer)
                 .await
                 .unwrap() as u64;
         }
     };
-    let (outcome, ()) = ::tokio::join!(leased.run_async(&near, &progress), receiving);
+    let (outcome, ()) = tokio::join!(leased.run_async(&near, &progress), receiving);
     let error = outcome.unwrap_err();
     assert_eq!((error.cause, error.in_flight), (Cause::LeaseBroken, false));
     assert_eq!(

@@ -53,6 +53,8 @@ mod nonblocking;
 mod progress;
 mod sparse;
 
+#[cfg(feature = "tokio")]
+pub mod async_io;
 pub mod calibration;
 #[cfg(feature = "tokio")]
 pub mod cold;
@@ -62,8 +64,6 @@ pub mod peer;
 pub mod pipe_pool;
 pub mod relay;
 pub mod residency;
-#[cfg(feature = "tokio")]
-pub mod tokio;
 
 pub use cancel::CancelToken;
 #[cfg(feature = "tokio")]

@@ -18,7 +18,7 @@ use std::time::Duration;
 use common::{TestFile, pattern, wait_until};
 use fuse::ShortFile;
 use metadata::METADATA;
-use zhaul::tokio::{Attached, Readiness};
+use zhaul::async_io::{Attached, Readiness};
 use zhaul::{
     Cause, Ending, Haul, Lease, Progress, Refusal, Route, SourceFacts, Stability, Summary,
     TransferError, endpoint, transfer,

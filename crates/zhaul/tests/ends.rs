@@ -15,7 +15,7 @@ use std::thread::JoinHandle;
 
 use common::{TestFile, pattern};
 use tokio::net as on_tokio;
-use zhaul::tokio::Readiness;
+use zhaul::async_io::Readiness;
 use zhaul::{Stability, transfer};
 
 const LEN: usize = 3_000_000;

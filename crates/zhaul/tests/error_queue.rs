@@ -15,8 +15,8 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use common::{TestFile, pattern, wait_until};
+use zhaul::async_io::Attached;
 use zhaul::relay::{RelayProgress, Way};
-use zhaul::tokio::Attached;
 use zhaul::{CancelToken, Progress, Stability, relay, transfer};
 use zhaul_sys::msg_zerocopy;
 

@@ -17,8 +17,8 @@ use std::time::Duration;
 use common::{TestFile, pattern, wait_until};
 use rustix::fs::{MemfdFlags, OFlags, SealFlags};
 use rustix::net::SendFlags;
+use zhaul::async_io::{Attached, acknowledged};
 use zhaul::residency::{Residency, probe};
-use zhaul::tokio::{Attached, acknowledged};
 use zhaul::{Cause, ColdPool, Errno, Progress, Refusal, Route, Stability, transfer};
 
 fn tcp_pair() -> (TcpStream, TcpStream) {

@@ -16,7 +16,7 @@ use rustix::fs::OFlags;
 use rustix::net::sockopt::{
     Timeout, set_socket_send_buffer_size, set_socket_timeout, socket_timeout,
 };
-use zhaul::tokio::Attached;
+use zhaul::async_io::Attached;
 use zhaul::{CancelToken, Cause, Progress, Route, Stability, relay, transfer};
 
 const LONG: usize = 24 << 20;

@@ -9,7 +9,7 @@ use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 
 use common::TestFile;
-use zhaul::tokio::Attached;
+use zhaul::async_io::Attached;
 use zhaul::{Stability, transfer};
 
 const INSIDE: &str = "ZHAUL_TEST_INSIDE_STRACE";

@@ -15,8 +15,8 @@ use std::time::Duration;
 use common::{TestFile, pattern, unix_pair_of_tokio, wait_until};
 use tokio::io::{AsyncReadExt, Interest, Ready};
 use tokio::net::UnixStream;
+use zhaul::async_io::{Readiness, SharedFile, is_resident, warm};
 use zhaul::residency::{Memo, Residency, probe};
-use zhaul::tokio::{Readiness, SharedFile, is_resident, warm};
 use zhaul::{
     CancelToken, Cause, ColdPool, Haul, InPlaceEnd, Lease, Progress, Refusal, Route, SinkFacts,
     SourceFacts, Stability, Version, endpoint,

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use common::{TestFile, pattern};
 use rustix::fs::{MemfdFlags, SealFlags};
-use zhaul::tokio::Attached;
+use zhaul::async_io::Attached;
 use zhaul::{
     Cause, Ending, Lease, PipePool, Refusal, Route, Stability, Summary, TransferError, transfer,
 };

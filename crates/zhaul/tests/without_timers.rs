@@ -13,8 +13,8 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use common::{TestFile, pattern, wait_until};
+use zhaul::async_io::{Attached, acknowledged};
 use zhaul::relay::{Cause, RelayProgress, Side, Way};
-use zhaul::tokio::{Attached, acknowledged};
 use zhaul::{Progress, Stability, relay, transfer};
 
 fn run<T>(future: impl Future<Output = T>) -> T {

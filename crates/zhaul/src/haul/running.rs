@@ -9,8 +9,8 @@ use zhaul_core::{Summary, TransferError};
 
 use super::Haul;
 use super::task::Begun;
+use crate::async_io::{AtDrop, Drive, Goal, Readiness, Registered, drive_files};
 use crate::progress::Progress;
-use crate::tokio::{AtDrop, Drive, Goal, Readiness, Registered, drive_files};
 
 /// A transfer under way, as [`Haul::start`] returns it.
 ///

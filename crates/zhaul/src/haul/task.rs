@@ -13,6 +13,10 @@ use zhaul_core::{
 };
 
 use super::{Haul, Prepared, Running};
+use crate::async_io::{
+    Ahead, AtDrop, Control, Drive, Goal, Held, HeldCopy, Kept, MAX_READ_BYTES, Readiness,
+    Registered, drive_files,
+};
 use crate::cold::ColdPool;
 use crate::endpoint;
 use crate::errno::errno_of;
@@ -20,10 +24,6 @@ use crate::handle::Handle;
 use crate::peer;
 use crate::progress::Progress;
 use crate::residency::Memo;
-use crate::tokio::{
-    Ahead, AtDrop, Control, Drive, Goal, Held, HeldCopy, Kept, MAX_READ_BYTES, Readiness,
-    Registered, drive_files,
-};
 
 /// A transfer under way.
 pub(super) enum Begun {
@@ -66,7 +66,7 @@ impl<'a, S, K> Haul<'a, S, K> {
 }
 
 impl<'a, S: Readiness + Sync, K: Readiness + Sync> Haul<'a, S, K> {
-    /// Makes the transfer on this task; see [`crate::tokio`]. Awaiting the builder does the same.
+    /// Makes the transfer on this task; see [`crate::async_io`]. Awaiting the builder does the same.
     ///
     /// Cold pages of a file are read by a pool. From file to file every call is made there, since
     /// any of them may wait for a disk. Dropping the future stops it there too, but one call that

@@ -18,13 +18,13 @@ use super::progress::RelayProgress;
 #[cfg(feature = "tokio")]
 use super::task::Task;
 use super::turns::{Relay, Resources};
+#[cfg(feature = "tokio")]
+use crate::async_io::{Readiness, Registered};
 use crate::cancel::CancelToken;
 use crate::errno::errno_of;
 use crate::handle::Handle;
 use crate::nonblocking::NonBlocking;
 use crate::pipe_pool::PipePool;
-#[cfg(feature = "tokio")]
-use crate::tokio::{Readiness, Registered};
 
 /// A relay to be run; see [`relay`].
 #[derive(Debug)]

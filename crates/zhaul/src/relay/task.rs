@@ -19,10 +19,10 @@ use super::calls::{Awaits, Sockets};
 use super::epoll::readiness;
 use super::limit::now;
 use super::turns::{Relay, Turn};
+use crate::async_io::{Readiness, Watch, pause};
 use crate::cancel::CancelToken;
 use crate::edges::{READABLE, WRITABLE};
 use crate::errno::errno_of;
-use crate::tokio::{Readiness, Watch, pause};
 
 /// A relay whose future may be dropped at any time, before its first poll, too: it is cancelled then,
 /// or peers would take a part for the whole.

@@ -4,8 +4,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
+use zhaul::async_io::Attached;
 use zhaul::relay::{Abort, Cause, Side, Way};
-use zhaul::tokio::Attached;
 
 use crate::common::{pattern, wait_until};
 use crate::stand::{

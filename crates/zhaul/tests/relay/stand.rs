@@ -12,11 +12,11 @@ use rustix::buffer::spare_capacity;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::net::{self, AddressFamily, SocketType, sockopt};
+use zhaul::async_io::Attached;
 use zhaul::relay::{
     BufferPool, Ending, Limit, Relay, RelayBuilder, RelayOptions, RelayProgress, Resources, Side,
     Trigger, Turn, WATCH, Wants, Way, now, readiness,
 };
-use zhaul::tokio::Attached;
 use zhaul::{CancelToken, PipePool};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,8 +4,8 @@ use std::io::{ErrorKind, Write};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use zhaul::async_io::Attached;
 use zhaul::relay::{Cause, Way};
-use zhaul::tokio::Attached;
 
 use crate::stand::{Kind, Peer, Running, Setup, connection, each, each_driver, fill};
 
