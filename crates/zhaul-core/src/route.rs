@@ -8,15 +8,23 @@ use std::fmt;
 #[repr(u8)]
 pub enum Route {
     /// `read(2)` into a buffer, `write(2)` out of it. Two CPU copies; always possible, and where
-    /// every fallback ends.
+    /// every fallback ends. Any kernel.
+    /// [read(2)](https://man7.org/linux/man-pages/man2/read.2.html),
+    /// [write(2)](https://man7.org/linux/man-pages/man2/write.2.html)
     ReadWrite,
     /// `mmap(2)` of a window of the file, `write(2)` or `send(2)` out of it. One CPU copy.
+    /// Any kernel. [mmap(2)](https://man7.org/linux/man-pages/man2/mmap.2.html)
     MmapWrite,
-    /// `sendfile(2)`: page references go straight into the sink's queue.
+    /// `sendfile(2)`: page references go straight into the sink's queue. To a socket any kernel, to
+    /// anything else Linux 2.6.33.
+    /// [sendfile(2)](https://man7.org/linux/man-pages/man2/sendfile.2.html)
     Sendfile,
-    /// `splice(2)`, directly when one end is a pipe, otherwise through a pipe from the pool.
+    /// `splice(2)`, directly when one end is a pipe, otherwise through a pipe from the pool. Linux
+    /// 2.6.17. [splice(2)](https://man7.org/linux/man-pages/man2/splice.2.html)
     Splice,
-    /// `copy_file_range(2)`: the file system copies, or shares extents.
+    /// `copy_file_range(2)`: the file system copies, or shares extents. Linux 4.5; between file
+    /// systems 5.19, before which it is refused and another route is taken.
+    /// [copy_file_range(2)](https://man7.org/linux/man-pages/man2/copy_file_range.2.html)
     CopyFileRange,
 }
 

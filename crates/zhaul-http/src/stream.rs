@@ -16,7 +16,7 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown};
 use tokio::io::{Interest, Ready};
-use zhaul::async_io::Readiness;
+use zhaul::async_io::AsyncEnd;
 
 use crate::pace::Pace;
 
@@ -269,7 +269,7 @@ impl Stream {
     }
 }
 
-impl Readiness for Stream {
+impl AsyncEnd for Stream {
     fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }

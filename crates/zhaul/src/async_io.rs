@@ -24,9 +24,9 @@
 mod acknowledged;
 mod ahead;
 mod drive;
+mod end;
 mod files;
 mod pause;
-mod readiness;
 mod shared_file;
 mod unregistered;
 mod watch;
@@ -35,7 +35,7 @@ pub use crate::haul::Running;
 pub use acknowledged::acknowledged;
 pub use ahead::{is_resident, warm};
 pub(crate) use drive::{AtDrop, Control, Drive, Goal, Held};
-pub use readiness::{Attached, Readiness, SharedFd};
+pub use end::{AsyncEnd, Attached, SharedFd};
 pub use shared_file::SharedFile;
 
 pub(crate) use ahead::{Ahead, Kept, MAX_READ_BYTES};

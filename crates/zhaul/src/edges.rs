@@ -52,6 +52,7 @@ pub(crate) fn reported_now(end: BorrowedFd<'_>, wanted: PollFlags) -> PollFlags 
 }
 
 /// True if the end has what is wanted of it now.
+#[cfg(feature = "tokio")]
 pub(crate) fn is_ready(end: BorrowedFd<'_>, wanted: PollFlags) -> bool {
     has(reported_now(end, wanted), wanted)
 }

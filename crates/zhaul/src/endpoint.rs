@@ -86,7 +86,7 @@ pub(crate) fn is_seekable(fd: BorrowedFd<'_>) -> bool {
 }
 
 /// Facts about a sink. For a stream socket this asks the kernel for the route to its peer
-/// ([`peer`](crate::peer)), which matters to transfers under a lease.
+/// ([`peer`]), which matters to transfers under a lease.
 ///
 /// # Errors
 /// As `fstat(2)`; EISDIR for a directory, EBADF for a descriptor that is not open for writing.

@@ -26,6 +26,8 @@
 //! A lease belongs to an open file description, so each one opens the file anew through
 //! `/proc/self/fd`; several leases on one file do not disturb one another, and the caller's
 //! descriptor is left alone.
+//!
+//! Any kernel. [F_SETLEASE](https://man7.org/linux/man-pages/man2/F_SETLEASE.2const.html)
 
 use std::collections::HashMap;
 use std::fmt;

@@ -9,14 +9,17 @@
 //! let socket = TcpStream::connect("203.0.113.7:9000")?;
 //! let haul = zhaul::transfer(&file, &socket).stability(zhaul::Stability::Immutable);
 //! println!("{} because {}", haul.plan()?.route, haul.plan()?.because);
-//! let summary = haul.run()?; // or .run_async().await on tokio
+//! let summary = haul.run()?; // or .await on tokio
 //! println!("{} bytes in {} calls", summary.moved, summary.calls);
 //! # Ok(())
 //! # }
 //! ```
 //!
+//! Without a word about who else writes to it, a file is copied: [`Stability`] tells why, and
+//! [`Haul::stability`] and [`Haul::lease`] change it.
+//!
 //! [`transfer`] accepts any source of a stream of bytes (file, pipe, stream socket, memfd, block
-//! device, `/dev` and procfs files) and any sink (socket, pipe, file, `/dev/null`). What happens is
+//! device, `/dev` and procfs files) and any sink (stream socket, pipe, file, `/dev/null`). What happens is
 //! decided by
 //! [`zhaul_core`], which this crate re-exports; the drivers here make the system calls.
 //!

@@ -7,6 +7,9 @@
 //! user's new pipes have two pages and cannot be enlarged; moving 8 KiB a call is slower than
 //! copying 64 KiB, so such a pipe is closed again and the pool counts as exhausted. What
 //! F_SETPIPE_SZ really gave is measured, never assumed.
+//!
+//! F_SETPIPE_SZ is there since Linux 2.6.35.
+//! [pipe(7)](https://man7.org/linux/man-pages/man7/pipe.7.html)
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};

@@ -14,6 +14,9 @@
 //!
 //! What it does not do: it gives no guarantee. A page may be evicted right after the answer; the
 //! price is one wait for the disk.
+//!
+//! `cachestat(2)` is there since Linux 6.5, RWF_NOWAIT since 4.14.
+//! [preadv2(2)](https://man7.org/linux/man-pages/man2/readv.2.html)
 
 mod memo;
 mod populate;

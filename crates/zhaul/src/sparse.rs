@@ -1,4 +1,8 @@
 //! Holes: where they are in a source, and how a sink gets one.
+//!
+//! SEEK_HOLE is there since Linux 3.1, FALLOC_FL_PUNCH_HOLE since 2.6.38.
+//! [lseek(2)](https://man7.org/linux/man-pages/man2/lseek.2.html),
+//! [fallocate(2)](https://man7.org/linux/man-pages/man2/fallocate.2.html)
 
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 

@@ -18,7 +18,7 @@ use std::time::Duration;
 use common::{TestFile, pattern, wait_until};
 use fuse::ShortFile;
 use metadata::METADATA;
-use zhaul::async_io::{Attached, Readiness};
+use zhaul::async_io::{AsyncEnd, Attached};
 use zhaul::{
     Cause, Ending, Haul, Lease, Progress, Refusal, Route, SourceFacts, Stability, Summary,
     TransferError, endpoint, transfer,
@@ -43,7 +43,7 @@ fn on_tokio<T>(future: impl Future<Output = T>) -> T {
 }
 
 /// Runs what is asked of the sink.
-fn drive<'a, S: Readiness + AsFd + Sync>(
+fn drive<'a, S: AsyncEnd + AsFd + Sync>(
     driver: Driver,
     sink: OwnedFd,
     asked: impl FnOnce(Attached) -> Haul<'a, S, Attached>,

@@ -15,7 +15,7 @@ use std::thread::JoinHandle;
 
 use common::{TestFile, pattern};
 use tokio::net as on_tokio;
-use zhaul::async_io::Readiness;
+use zhaul::async_io::AsyncEnd;
 use zhaul::{Stability, transfer};
 
 const LEN: usize = 3_000_000;
@@ -46,14 +46,14 @@ fn on_a_task<F: Future>(future: F) -> F::Output {
 }
 
 /// A file to this sink, which is dropped afterwards.
-async fn to_sink(sink: impl Readiness + Sync) {
+async fn to_sink(sink: impl AsyncEnd + Sync) {
     let file = TestFile::with(&pattern(LEN)).open();
     let haul = transfer(&file, sink).stability(Stability::Immutable);
     assert_eq!(haul.run_async().await.unwrap().moved, LEN as u64);
 }
 
 /// This source to a file.
-async fn from_source(source: impl Readiness + Sync) {
+async fn from_source(source: impl AsyncEnd + Sync) {
     let mut file = tempfile::tempfile().unwrap();
     let summary = transfer(source, &file).run_async().await.unwrap();
     assert_eq!(summary.moved, LEN as u64);

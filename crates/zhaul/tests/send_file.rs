@@ -15,7 +15,7 @@ use std::time::Duration;
 use common::{TestFile, pattern, unix_pair_of_tokio, wait_until};
 use tokio::io::{AsyncReadExt, Interest, Ready};
 use tokio::net::UnixStream;
-use zhaul::async_io::{Readiness, SharedFile, is_resident, warm};
+use zhaul::async_io::{AsyncEnd, SharedFile, is_resident, warm};
 use zhaul::residency::{Memo, Residency, probe};
 use zhaul::{
     CancelToken, Cause, ColdPool, Haul, InPlaceEnd, Lease, Progress, Refusal, Route, SinkFacts,
@@ -501,7 +501,7 @@ fn the_future_is_small_and_can_be_sent() {
 /// A sink that never makes anybody wait.
 struct NeverFull(File);
 
-impl Readiness for NeverFull {
+impl AsyncEnd for NeverFull {
     fn fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }

@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 
 use zhaul_core::{DEFAULT_CHUNK_BYTES, Errno, Version};
 
-use super::readiness::{Readiness, SharedFd};
+use super::end::{AsyncEnd, SharedFd};
 use crate::cold::{ColdPool, Running};
 use crate::errno::of_rustix;
 use crate::residency::{Chunk, Memo, Residency, Tick, populate, probe};
@@ -52,7 +52,7 @@ impl<'a, S> Kept<'a, S> {
     }
 }
 
-impl<S: Readiness> FileHandle for Kept<'_, S> {
+impl<S: AsyncEnd> FileHandle for Kept<'_, S> {
     type Handle = SharedFd;
 
     fn file(&self) -> BorrowedFd<'_> {

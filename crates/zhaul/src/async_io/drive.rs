@@ -14,7 +14,7 @@ use zhaul_core::{
 };
 
 use super::ahead::{Ahead, FileHandle};
-use super::{Readiness, Watch, acknowledged, pause};
+use super::{AsyncEnd, Watch, acknowledged, pause};
 use crate::cancel::CancelToken;
 use crate::edges::{ERROR, READABLE, WRITABLE};
 use crate::endpoint;
@@ -169,7 +169,7 @@ pub(crate) enum AtDrop {
 }
 
 /// One transfer on its way.
-pub(crate) struct Drive<'a, S: Readiness, K: Readiness, F: FileHandle> {
+pub(crate) struct Drive<'a, S: AsyncEnd, K: AsyncEnd, F: FileHandle> {
     source: &'a S,
     sink: &'a K,
     held: &'a mut Held,
@@ -178,7 +178,7 @@ pub(crate) struct Drive<'a, S: Readiness, K: Readiness, F: FileHandle> {
     at_drop: AtDrop,
 }
 
-impl<'a, S: Readiness, K: Readiness, F: FileHandle> Drive<'a, S, K, F> {
+impl<'a, S: AsyncEnd, K: AsyncEnd, F: FileHandle> Drive<'a, S, K, F> {
     pub(crate) const fn new(
         (source, sink): (&'a S, &'a K),
         held: &'a mut Held,
@@ -265,7 +265,7 @@ impl<'a, S: Readiness, K: Readiness, F: FileHandle> Drive<'a, S, K, F> {
     }
 }
 
-impl<S: Readiness, K: Readiness, F: FileHandle> Drop for Drive<'_, S, K, F> {
+impl<S: AsyncEnd, K: AsyncEnd, F: FileHandle> Drop for Drive<'_, S, K, F> {
     fn drop(&mut self) {
         let transfer = &mut self.held.transfer;
         let is_done = transfer.is_over() || transfer.stranded() == 0;
@@ -290,7 +290,7 @@ impl<S: Readiness, K: Readiness, F: FileHandle> Drop for Drive<'_, S, K, F> {
     }
 }
 
-impl<S: Readiness, K: Readiness, F: FileHandle> Drive<'_, S, K, F> {
+impl<S: AsyncEnd, K: AsyncEnd, F: FileHandle> Drive<'_, S, K, F> {
     /// True if a stop came and the submitted operation is not to be made now.
     fn stop_if_due(&mut self) -> bool {
         if self.held.transfer.is_stopping() {
@@ -443,7 +443,7 @@ struct Watches {
 }
 
 impl Watches {
-    async fn wait<S: Readiness, K: Readiness>(
+    async fn wait<S: AsyncEnd, K: AsyncEnd>(
         &mut self,
         source: &S,
         sink: &K,

@@ -1,6 +1,6 @@
 //! From file to file: every call may wait for a disk, so every call is made in the cold pool.
 //!
-//! Readiness means nothing for files, and whether a *write* waits cannot be asked. The task keeps
+//! AsyncEnd means nothing for files, and whether a *write* waits cannot be asked. The task keeps
 //! the transfer and only hands single calls over. Each call is handed over with a [`Turn`]: a stop,
 //! or dropping the transfer, takes back a call that still waits for a thread; one that a thread has
 //! begun cannot be taken back.
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use zhaul_core::{Errno, Op, Step, Summary, Transfer, TransferError};
 
 use super::drive::{Control, Goal, unless_stopped};
-use super::readiness::BACK_OFF;
+use super::end::BACK_OFF;
 use crate::cold::{ColdPool, Running};
 use crate::endpoint;
 use crate::hands::Hands;

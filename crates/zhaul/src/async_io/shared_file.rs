@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tokio::io::{Interest, Ready};
 
-use super::readiness::{Readiness, SharedFd};
+use super::end::{AsyncEnd, SharedFd};
 
 /// A regular file, or a part of a cache that is one, which threads that read ahead keep alive by a
 /// clone: `Arc<File>`, `Arc<OwnedFd>`, or an `Arc` of whatever a cache keeps that is `AsFd`.
@@ -25,7 +25,7 @@ impl<F: AsFd> AsFd for SharedFile<F> {
     }
 }
 
-impl<F: AsFd + Clone + Send + Sync + 'static> Readiness for SharedFile<F> {
+impl<F: AsFd + Clone + Send + Sync + 'static> AsyncEnd for SharedFile<F> {
     fn fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }

@@ -8,11 +8,11 @@ use std::process as std_process;
 
 use tokio::io::{Interest, Ready};
 
-use super::readiness::{Attached, BACK_OFF, Readiness, SharedFd};
+use super::end::{AsyncEnd, Attached, BACK_OFF, SharedFd};
 
 macro_rules! unregistered {
     ($($end:ty),* $(,)?) => {$(
-        impl Readiness for $end {
+        impl AsyncEnd for $end {
             fn fd(&self) -> BorrowedFd<'_> {
                 self.as_fd()
             }
@@ -67,7 +67,7 @@ pub(crate) enum Registered<E> {
     Attached(E, Attached),
 }
 
-impl<E: Readiness> Registered<E> {
+impl<E: AsyncEnd> Registered<E> {
     /// # Errors
     /// As [`Attached::new`], and the end as it is.
     pub(crate) fn of(end: E) -> Result<Self, (E, io::Error)> {
@@ -81,7 +81,7 @@ impl<E: Readiness> Registered<E> {
     }
 }
 
-impl<E: Readiness + Sync> Readiness for Registered<E> {
+impl<E: AsyncEnd + Sync> AsyncEnd for Registered<E> {
     fn fd(&self) -> BorrowedFd<'_> {
         match self {
             Self::Given(end) => end.fd(),

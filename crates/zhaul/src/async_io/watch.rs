@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 
 use zhaul_core::Errno;
 
-use super::readiness::Readiness;
+use super::end::AsyncEnd;
 use crate::edges::{ERROR, Edges, READABLE, WRITABLE, has, is_ready, reported_now};
 use crate::errno::errno_of;
 
@@ -57,7 +57,7 @@ impl Watch {
     /// everything that comes into the error queue is reported once.
     ///
     /// Dropping the future loses nothing.
-    pub(crate) async fn ready<E: Readiness>(
+    pub(crate) async fn ready<E: AsyncEnd>(
         &mut self,
         end: &E,
         wanted: PollFlags,
@@ -104,7 +104,7 @@ impl Watch {
     /// Makes a call unless the end is known not to be ready.
     pub(crate) fn attempt<R>(
         &self,
-        end: &impl Readiness,
+        end: &impl AsyncEnd,
         interest: Interest,
         call: impl FnOnce() -> io::Result<R>,
     ) -> io::Result<R> {
@@ -116,7 +116,7 @@ impl Watch {
 
     /// A call answered EAGAIN that could not say which end it was. The runtime must forget the
     /// readiness of the one that has none, or it would never report it anew.
-    pub(crate) fn doubt(&self, end: &impl Readiness, wanted: PollFlags) {
+    pub(crate) fn doubt(&self, end: &impl AsyncEnd, wanted: PollFlags) {
         if self.own.is_some() {
             return;
         }
@@ -130,7 +130,7 @@ impl Watch {
     }
 
     /// What is known of the end without waiting.
-    pub(crate) fn known(&self, end: &impl Readiness, wanted: PollFlags) -> PollFlags {
+    pub(crate) fn known(&self, end: &impl AsyncEnd, wanted: PollFlags) -> PollFlags {
         if self.own.is_some() {
             return reported_now(end.fd(), wanted).difference(ERROR);
         }
@@ -168,7 +168,7 @@ impl Watch {
 
 /// True if the runtime reports an error of the end, which is taken back at once, or it would be
 /// reported for ever.
-fn take_error_back(end: &impl Readiness) -> bool {
+fn take_error_back(end: &impl AsyncEnd) -> bool {
     let mut reported = false;
     let _ = end.try_io(Interest::ERROR, || {
         reported = true;
@@ -177,7 +177,7 @@ fn take_error_back(end: &impl Readiness) -> bool {
     reported
 }
 
-fn watch(end: &impl Readiness, events: PollFlags) -> Result<AsyncFd<Edges>, Errno> {
+fn watch(end: &impl AsyncEnd, events: PollFlags) -> Result<AsyncFd<Edges>, Errno> {
     // A future may be polled outside of the runtime that its sockets belong to. There is nobody
     // then who could watch.
     Handle::try_current().map_err(|_| Errno::ENXIO)?;

@@ -9,7 +9,7 @@ use zhaul_core::{Summary, TransferError};
 
 use super::Haul;
 use super::task::Begun;
-use crate::async_io::{AtDrop, Drive, Goal, Readiness, Registered, drive_files};
+use crate::async_io::{AsyncEnd, AtDrop, Drive, Goal, Registered, drive_files};
 use crate::progress::Progress;
 
 /// A transfer under way, as [`Haul::start`] returns it.
@@ -36,7 +36,7 @@ use crate::progress::Progress;
 /// Dropping it offers the sink what is in transit once; what it does not take at once is lost, and
 /// counted in [`Progress::stranded`]. [`deliver`](Self::deliver) waits for the sink.
 #[must_use = "nothing moves before run(), run_until() or deliver()"]
-pub struct Running<'a, S: Readiness + Sync, K: Readiness + Sync> {
+pub struct Running<'a, S: AsyncEnd + Sync, K: AsyncEnd + Sync> {
     haul: Haul<'a, Registered<S>, Registered<K>>,
     begun: Begun,
     began: Option<Instant>,
@@ -44,7 +44,7 @@ pub struct Running<'a, S: Readiness + Sync, K: Readiness + Sync> {
     counted: Progress,
 }
 
-impl<'a, S: Readiness + Sync, K: Readiness + Sync> Running<'a, S, K> {
+impl<'a, S: AsyncEnd + Sync, K: AsyncEnd + Sync> Running<'a, S, K> {
     pub(super) async fn new(
         haul: Haul<'a, Registered<S>, Registered<K>>,
     ) -> Result<Self, TransferError> {
@@ -125,7 +125,7 @@ impl<'a, S: Readiness + Sync, K: Readiness + Sync> Running<'a, S, K> {
     }
 }
 
-impl<S: Readiness + Sync, K: Readiness + Sync> Drop for Running<'_, S, K> {
+impl<S: AsyncEnd + Sync, K: AsyncEnd + Sync> Drop for Running<'_, S, K> {
     fn drop(&mut self) {
         let haul = &self.haul;
         if let Begun::OnTask { held, .. } = &mut self.begun {
@@ -142,7 +142,7 @@ impl<S: Readiness + Sync, K: Readiness + Sync> Drop for Running<'_, S, K> {
     }
 }
 
-impl<S: Readiness + Sync, K: Readiness + Sync> fmt::Debug for Running<'_, S, K> {
+impl<S: AsyncEnd + Sync, K: AsyncEnd + Sync> fmt::Debug for Running<'_, S, K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Running")
             .field("moved", &self.moved())

@@ -14,7 +14,7 @@ use zhaul_core::{
 
 use super::{Haul, Prepared, Running};
 use crate::async_io::{
-    Ahead, AtDrop, Control, Drive, Goal, Held, HeldCopy, Kept, MAX_READ_BYTES, Readiness,
+    Ahead, AsyncEnd, AtDrop, Control, Drive, Goal, Held, HeldCopy, Kept, MAX_READ_BYTES,
     Registered, drive_files,
 };
 use crate::cold::ColdPool;
@@ -65,7 +65,7 @@ impl<'a, S, K> Haul<'a, S, K> {
     }
 }
 
-impl<'a, S: Readiness + Sync, K: Readiness + Sync> Haul<'a, S, K> {
+impl<'a, S: AsyncEnd + Sync, K: AsyncEnd + Sync> Haul<'a, S, K> {
     /// Makes the transfer on this task; see [`crate::async_io`]. Awaiting the builder does the same.
     ///
     /// Cold pages of a file are read by a pool. From file to file every call is made there, since
@@ -282,8 +282,8 @@ impl<'a, S: Readiness + Sync, K: Readiness + Sync> Haul<'a, S, K> {
 /// `haul.await` is `haul.run_async().await` in a box.
 impl<'a, S, K> IntoFuture for Haul<'a, S, K>
 where
-    S: Readiness + Send + Sync + 'a,
-    K: Readiness + Send + Sync + 'a,
+    S: AsyncEnd + Send + Sync + 'a,
+    K: AsyncEnd + Send + Sync + 'a,
 {
     type Output = Result<Summary, TransferError>;
     type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send + 'a>>;

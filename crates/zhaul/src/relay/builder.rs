@@ -19,7 +19,7 @@ use super::progress::RelayProgress;
 use super::task::Task;
 use super::turns::{Relay, Resources};
 #[cfg(feature = "tokio")]
-use crate::async_io::{Readiness, Registered};
+use crate::async_io::{AsyncEnd, Registered};
 use crate::cancel::CancelToken;
 use crate::errno::errno_of;
 use crate::handle::Handle;
@@ -185,7 +185,7 @@ impl<'a, A, B> RelayBuilder<'a, A, B> {
 }
 
 #[cfg(feature = "tokio")]
-impl<A: Readiness + Sync, B: Readiness + Sync> RelayBuilder<'_, A, B> {
+impl<A: AsyncEnd + Sync, B: AsyncEnd + Sync> RelayBuilder<'_, A, B> {
     /// Relays on this task until it is over.
     ///
     /// Dropping the future cancels it, before its first poll, too: from here on the relay has the
@@ -206,8 +206,8 @@ impl<A: Readiness + Sync, B: Readiness + Sync> RelayBuilder<'_, A, B> {
 #[cfg(feature = "tokio")]
 impl<'a, A, B> IntoFuture for RelayBuilder<'a, A, B>
 where
-    A: Readiness + Send + Sync + 'a,
-    B: Readiness + Send + Sync + 'a,
+    A: AsyncEnd + Send + Sync + 'a,
+    B: AsyncEnd + Send + Sync + 'a,
 {
     type Output = Ending;
     type IntoFuture = Pin<Box<dyn Future<Output = Ending> + Send + 'a>>;

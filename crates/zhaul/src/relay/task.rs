@@ -19,21 +19,21 @@ use super::calls::{Awaits, Sockets};
 use super::epoll::readiness;
 use super::limit::now;
 use super::turns::{Relay, Turn};
-use crate::async_io::{Readiness, Watch, pause};
+use crate::async_io::{AsyncEnd, Watch, pause};
 use crate::cancel::CancelToken;
 use crate::edges::{READABLE, WRITABLE};
 use crate::errno::errno_of;
 
 /// A relay whose future may be dropped at any time, before its first poll, too: it is cancelled then,
 /// or peers would take a part for the whole.
-pub(super) struct Task<'a, A: Readiness, B: Readiness> {
+pub(super) struct Task<'a, A: AsyncEnd, B: AsyncEnd> {
     relay: Relay,
     sockets: Watched<A, B>,
     control: Control<'a>,
     is_over: bool,
 }
 
-impl<'a, A: Readiness, B: Readiness> Task<'a, A, B> {
+impl<'a, A: AsyncEnd, B: AsyncEnd> Task<'a, A, B> {
     pub(super) fn new(a: A, b: B, relay: Relay, control: Control<'a>) -> Self {
         let watches = [Watch::both(), Watch::both()];
         let mut task = Self {
@@ -103,7 +103,7 @@ impl<'a, A: Readiness, B: Readiness> Task<'a, A, B> {
     }
 }
 
-impl<A: Readiness, B: Readiness> Drop for Task<'_, A, B> {
+impl<A: AsyncEnd, B: AsyncEnd> Drop for Task<'_, A, B> {
     fn drop(&mut self) {
         if !self.is_over {
             self.relay.cancel();
@@ -127,7 +127,7 @@ fn flags(wanted: Interest) -> PollFlags {
 }
 
 /// Waits for what is wanted of a side, or for an error of it.
-async fn ready(watch: &mut Watch, end: &impl Readiness, wanted: PollFlags) -> PollFlags {
+async fn ready(watch: &mut Watch, end: &impl AsyncEnd, wanted: PollFlags) -> PollFlags {
     match watch.ready(end, wanted).await {
         Ok(reported) => reported,
         // The runtime shuts down, and the task is dropped here.
@@ -142,7 +142,7 @@ struct Watched<A, B> {
     watches: [Watch; 2],
 }
 
-impl<A: Readiness, B: Readiness> Sockets for Watched<A, B> {
+impl<A: AsyncEnd, B: AsyncEnd> Sockets for Watched<A, B> {
     fn fd(&self, side: Side) -> BorrowedFd<'_> {
         match side {
             Side::A => self.a.fd(),
@@ -179,7 +179,7 @@ impl<A: Readiness, B: Readiness> Sockets for Watched<A, B> {
 /// Makes the call under the eyes of the reactor, which takes readiness back on EAGAIN.
 fn through(
     watch: &Watch,
-    end: &impl Readiness,
+    end: &impl AsyncEnd,
     interest: Ready,
     mut call: impl FnMut() -> Result<usize, Errno>,
 ) -> Option<Result<usize, Errno>> {

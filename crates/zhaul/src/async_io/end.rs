@@ -26,9 +26,10 @@ use crate::nonblocking::{NonBlocking, open_anew};
     note = "the sockets, halves of sockets, pipes, files and standard streams of std and tokio, \
             `OwnedFd`, `BorrowedFd`, and `&T`, `&mut T`, `Box<T>` and `Arc<T>` of these can be; \
             `zhaul::async_io::Attached::new` makes one of any other descriptor",
-    note = "what is no descriptor, as a TLS stream, can be relayed by copying: `zhaul::copying`"
+    note = "what is no descriptor, as a TLS stream, can only be copied, with `tokio::io::copy` or \
+            `tokio::io::copy_bidirectional`"
 )]
-pub trait Readiness {
+pub trait AsyncEnd {
     /// The descriptor.
     fn fd(&self) -> BorrowedFd<'_>;
 
@@ -72,7 +73,7 @@ pub type SharedFd = Arc<dyn AsFd + Send + Sync>;
 
 macro_rules! on_a_reactor {
     ($($socket:ty),*) => {$(
-        impl Readiness for $socket {
+        impl AsyncEnd for $socket {
             fn fd(&self) -> BorrowedFd<'_> {
                 self.as_fd()
             }
@@ -96,7 +97,7 @@ on_a_reactor!(TcpStream, UnixStream);
 
 macro_rules! half {
     ($($half:ty),*) => {$(
-        impl Readiness for $half {
+        impl AsyncEnd for $half {
             fn fd(&self) -> BorrowedFd<'_> {
                 self.as_ref().as_fd()
             }
@@ -129,7 +130,7 @@ half!(
 
 macro_rules! one_way {
     ($($pipe:ty),*) => {$(
-        impl Readiness for $pipe {
+        impl AsyncEnd for $pipe {
             fn fd(&self) -> BorrowedFd<'_> {
                 self.as_fd()
             }
@@ -151,7 +152,7 @@ macro_rules! one_way {
 
 one_way!(pipe::Sender, pipe::Receiver);
 
-impl<T: AsRawFd + AsFd + Sync> Readiness for AsyncFd<T> {
+impl<T: AsRawFd + AsFd + Sync> AsyncEnd for AsyncFd<T> {
     fn fd(&self) -> BorrowedFd<'_> {
         self.as_fd()
     }
@@ -168,7 +169,7 @@ impl<T: AsRawFd + AsFd + Sync> Readiness for AsyncFd<T> {
 
 macro_rules! always_ready {
     ($($file:ty),*) => {$(
-        impl Readiness for $file {
+        impl AsyncEnd for $file {
             fn fd(&self) -> BorrowedFd<'_> {
                 self.as_fd()
             }
@@ -202,7 +203,7 @@ pub(super) const BACK_OFF: std::time::Duration = std::time::Duration::from_milli
 
 macro_rules! through_a_pointer {
     ($($pointer:ty),*) => {$(
-        impl<T: Readiness> Readiness for $pointer {
+        impl<T: AsyncEnd> AsyncEnd for $pointer {
             fn fd(&self) -> BorrowedFd<'_> {
                 T::fd(self)
             }
@@ -302,21 +303,21 @@ impl AsFd for Attached {
     }
 }
 
-impl Readiness for Attached {
+impl AsyncEnd for Attached {
     fn fd(&self) -> BorrowedFd<'_> {
         self.as_fd()
     }
 
     fn try_io<R>(&self, interest: Interest, call: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
         match &self.0 {
-            Inner::Stream(stream) => Readiness::try_io(stream, interest, call),
+            Inner::Stream(stream) => AsyncEnd::try_io(stream, interest, call),
             Inner::File(file) => file.try_io(interest, call),
         }
     }
 
     async fn ready(&self, interest: Interest) -> io::Result<Ready> {
         match &self.0 {
-            Inner::Stream(stream) => Readiness::ready(stream, interest).await,
+            Inner::Stream(stream) => AsyncEnd::ready(stream, interest).await,
             Inner::File(file) => file.ready(interest).await,
         }
     }
