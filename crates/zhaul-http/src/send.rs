@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use zhaul::async_io::{SharedFile, acknowledged, warm};
 use zhaul::lease::Lease;
-use zhaul::async_io::{SharedFile, acknowledged, warm};
 use zhaul::{Cause, Route, SourceFacts, Stability, Summary, TransferError};
 
 use crate::answer::{Answer, Body};

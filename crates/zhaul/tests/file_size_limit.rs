@@ -1,4 +1,5 @@
 //! A process of its own, because the limit of a file's size is the process's.
+#![cfg(feature = "tokio")]
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod common;
