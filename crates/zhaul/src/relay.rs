@@ -34,6 +34,8 @@ mod blocking;
 mod buffers;
 mod builder;
 mod calls;
+#[cfg(feature = "tokio")]
+mod copying;
 mod epoll;
 mod limit;
 mod progress;
@@ -43,6 +45,8 @@ mod turns;
 
 pub use buffers::{BufferPool, PooledBuffer};
 pub use builder::{RelayBuilder, relay};
+#[cfg(feature = "tokio")]
+pub use copying::ByteStream;
 pub use epoll::{WATCH, readiness};
 pub use limit::{Limit, RateLimit, now};
 pub use progress::RelayProgress;

@@ -26,8 +26,8 @@ use crate::nonblocking::{NonBlocking, open_anew};
     note = "the sockets, halves of sockets, pipes, files and standard streams of std and tokio, \
             `OwnedFd`, `BorrowedFd`, and `&T`, `&mut T`, `Box<T>` and `Arc<T>` of these can be; \
             `zhaul::async_io::Attached::new` makes one of any other descriptor",
-    note = "what is no descriptor, as a TLS stream, can only be copied, with `tokio::io::copy` or \
-            `tokio::io::copy_bidirectional`"
+    note = "what is no descriptor, as a TLS stream, can only be copied: \
+            `zhaul::relay(a, b).run_copying()`, `tokio::io::copy`"
 )]
 pub trait AsyncEnd {
     /// The descriptor.

@@ -13,6 +13,8 @@ use zhaul_core::relay::{Abort, Ending, RelayOptions, Side, Trigger, Way};
 
 use super::blocking;
 use super::buffers::BufferPool;
+#[cfg(feature = "tokio")]
+use super::copying::{self, ByteStream};
 use super::limit::{Limit, RateLimit, now};
 use super::progress::RelayProgress;
 #[cfg(feature = "tokio")]
@@ -199,6 +201,22 @@ impl<A: AsyncEnd + Sync, B: AsyncEnd + Sync> RelayBuilder<'_, A, B> {
         let task = Task::new(a, b, relay, control);
         // What is captured is dropped with the future.
         async move { task.run().await }
+    }
+}
+
+#[cfg(feature = "tokio")]
+impl<A: ByteStream, B: ByteStream> RelayBuilder<'_, A, B> {
+    /// Relays between two streams that are no descriptors, such as TLS sessions, on this task.
+    ///
+    /// Everything is copied: [`Stats`](super::Stats) say that nothing was spliced, and
+    /// [`RelayProgress::route`] says [`Route::ReadWrite`](crate::Route::ReadWrite) throughout.
+    /// Limits, timeouts and the ways to end are those of all relays; but where a socket would be
+    /// reset, the stream is dropped without its end, and the end of a stream that its peer does not
+    /// take is given up after 5 seconds.
+    pub async fn run_copying(self) -> Ending {
+        let relay = self.begin(Trigger::Level);
+        let control = self.control();
+        copying::run(self.a, self.b, relay, control).await
     }
 }
 

@@ -43,6 +43,24 @@ pub(super) trait Sockets {
     fn may_be_readable(&self, side: Side) -> bool;
 }
 
+/// What makes the calls of a relay.
+pub(super) trait Calls {
+    /// Makes the call; `None` if it was not made because the side is known not to be ready.
+    fn perform(&self, call: Call, holds: &mut [Hold; 2]) -> Option<Result<usize, Errno>>;
+
+    fn is_tcp(&self, side: Side) -> bool;
+}
+
+impl<S: Sockets> Calls for S {
+    fn perform(&self, call: Call, holds: &mut [Hold; 2]) -> Option<Result<usize, Errno>> {
+        perform(call, self, holds)
+    }
+
+    fn is_tcp(&self, side: Side) -> bool {
+        is_tcp(self.fd(side))
+    }
+}
+
 /// Sockets that are not watched by anybody in between.
 #[derive(Debug)]
 pub(super) struct Bare<'a> {
@@ -72,8 +90,7 @@ impl Sockets for Bare<'_> {
     }
 }
 
-/// Makes the call; `None` if it was not made because the socket is known not to be ready.
-pub(super) fn perform(
+fn perform(
     call: Call,
     sockets: &impl Sockets,
     holds: &mut [Hold; 2],
@@ -174,7 +191,7 @@ fn is_unix(socket: BorrowedFd<'_>) -> bool {
 }
 
 /// MPTCP, for one, is not.
-pub(super) fn is_tcp(socket: BorrowedFd<'_>) -> bool {
+fn is_tcp(socket: BorrowedFd<'_>) -> bool {
     socket_protocol(socket) == Ok(Some(rustix::net::ipproto::TCP))
 }
 

@@ -9,7 +9,7 @@ use zhaul_core::relay::{
 };
 
 use super::buffers::{BufferPool, PooledBuffer};
-use super::calls::{Bare, Hold, Sockets, is_tcp, perform, release};
+use super::calls::{Bare, Calls, Hold, release};
 use super::limit::Limit;
 use crate::pipe_pool::PipePool;
 
@@ -177,7 +177,7 @@ impl Relay {
 
     pub(super) fn turn_with(
         &mut self,
-        sockets: &impl Sockets,
+        sockets: &impl Calls,
         resources: &Resources,
         now: Duration,
     ) -> Turn {
@@ -187,7 +187,7 @@ impl Relay {
         self.core.begin_turn(now);
         loop {
             match self.core.next() {
-                Step::Call(call) => match perform(call, sockets, &mut self.holds) {
+                Step::Call(call) => match sockets.perform(call, &mut self.holds) {
                     Some(result) => self.core.complete(call, result),
                     None => self.core.not_ready(call),
                 },
@@ -219,13 +219,13 @@ impl Relay {
         }
     }
 
-    fn begin(&mut self, sockets: &impl Sockets) {
+    fn begin(&mut self, sockets: &impl Calls) {
         self.has_begun = true;
         if self.core.options().trigger != Trigger::Edge {
             return;
         }
         for side in Side::BOTH {
-            if !self.is_tcp[side.index()] && !is_tcp(sockets.fd(side)) {
+            if !self.is_tcp[side.index()] && !sockets.is_tcp(side) {
                 self.core.reads_end_early(side);
             }
         }
