@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use common::{TestFile, pattern, wait_until};
 use zhaul::async_io::Attached;
-use zhaul::relay::{RelayProgress, Way};
+use zhaul::relay::{Cause, RelayOptions, RelayProgress, Side, Way};
 use zhaul::{CancelToken, Progress, Stability, relay, transfer};
 use zhaul_sys::msg_zerocopy;
 
@@ -324,6 +324,60 @@ fn a_wait_can_be_cancelled_although_there_is_a_completion_in_the_error_queue() {
             token.cancel();
             let error = sending.join().unwrap().0.unwrap_err();
             assert_eq!(error.cause, zhaul::Cause::Cancelled);
+        });
+    }
+}
+
+#[test]
+fn a_relay_waits_for_one_side_although_the_other_hung_up() {
+    for is_async in [false, true] {
+        println!("async: {is_async}");
+        let (near_a, far_a) = pair_with_completion();
+        let (near_b, far_b) = pair_with_completion();
+        let progress = RelayProgress::new();
+        std::thread::scope(|scope| {
+            let (far_a, mut far_b) = (far_a, far_b);
+            let progress = &progress;
+            let mut options = RelayOptions::default();
+            options.reset_grace = Duration::from_secs(3600);
+            let relaying = scope.spawn(move || {
+                if is_async {
+                    runtime().block_on(async {
+                        let [a, b] =
+                            [near_a, near_b].map(|near| Attached::new(near.into()).unwrap());
+                        let relay = relay(a, b).options(options).progress(progress);
+                        relay.run_async().await
+                    })
+                } else {
+                    let relay = relay(near_a, near_b).options(options).progress(progress);
+                    relay.run().unwrap()
+                }
+            });
+            // Both directions are full.
+            for far in [&far_a, &far_b] {
+                far.set_nonblocking(true).unwrap();
+            }
+            let (mut calm, mut before) = (0, 0);
+            while calm < 10 {
+                for mut far in [&far_a, &far_b] {
+                    while far.write(&[7; 100_000]).is_ok() {}
+                }
+                std::thread::sleep(Duration::from_millis(20));
+                let taken = progress.taken(Way::AToB) + progress.taken(Way::BToA);
+                calm = if taken == before { calm + 1 } else { 0 };
+                before = taken;
+            }
+            // With so much unread, this is a reset.
+            drop(far_a);
+            std::thread::sleep(STALL / 4);
+            let turns = progress.turns();
+            std::thread::sleep(STALL);
+            let turns = progress.turns() - turns;
+            assert!(turns < FEW_CALLS, "{turns} turns with one side gone");
+            far_b.set_nonblocking(false).unwrap();
+            let _ = far_b.read_to_end(&mut Vec::new());
+            let cause = relaying.join().unwrap().cause;
+            assert!(matches!(cause, Cause::Reset { by: Side::A }), "{cause}");
         });
     }
 }

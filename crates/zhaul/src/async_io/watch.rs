@@ -6,6 +6,7 @@
 //! own, nested in the runtime's, and the runtime's opinion of the end is not asked any more.
 
 use std::io;
+use std::time::Duration;
 
 use rustix::event::PollFlags;
 use tokio::io::unix::AsyncFd;
@@ -15,6 +16,7 @@ use tokio::runtime::Handle;
 use zhaul_core::Errno;
 
 use super::end::AsyncEnd;
+use super::pause;
 use crate::edges::{ERROR, Edges, READABLE, WRITABLE, has, is_ready, reported_now};
 use crate::errno::errno_of;
 
@@ -81,12 +83,23 @@ impl Watch {
         }
         let own = match &mut self.own {
             Some(own) => own,
-            none => none.insert(watch(end, self.events)?),
+            none => match watch(end, self.events) {
+                Ok(edges) => none.insert(edges),
+                Err(errno) if wanted.contains(ERROR) => return Err(errno),
+                // Out of descriptors: a call is to find out, but not at once again.
+                Err(_) => {
+                    pause(BLIND_WAIT).await;
+                    return Ok(ERROR);
+                }
+            },
         };
+        let level = wanted.difference(ERROR);
         loop {
-            let now = reported_now(end.fd(), wanted);
-            if has(now, wanted) {
-                return Ok(now.difference(ERROR));
+            if !level.is_empty() {
+                let now = reported_now(end.fd(), level);
+                if has(now, level) {
+                    return Ok(now.difference(ERROR));
+                }
             }
             if wanted.contains(ERROR) && own.get_mut().takes_error() {
                 return Ok(ERROR);
@@ -97,6 +110,10 @@ impl Watch {
             let came = edges.get_inner_mut().take()?;
             if came.contains(ERROR) && !wanted.contains(ERROR) {
                 return Ok(ERROR);
+            }
+            // A hang-up lasts. Whoever wants nothing else is told once.
+            if came.contains(PollFlags::HUP) && level.is_empty() {
+                return Ok(came);
             }
         }
     }
@@ -187,6 +204,9 @@ fn watch(end: &impl AsyncEnd, events: PollFlags) -> Result<AsyncFd<Edges>, Errno
     #[expect(deprecated)]
     AsyncFd::with_interest(edges, Interest::READABLE).map_err(|error| errno_of(&error))
 }
+
+/// How long a process without descriptors to spare does not look at an end.
+const BLIND_WAIT: Duration = Duration::from_millis(10);
 
 fn reported(ready: Ready) -> PollFlags {
     let mut reported = PollFlags::empty();
