@@ -82,33 +82,75 @@ impl Errno {
         self.0
     }
 
+    /// What it says of the call that it came from. Every machine decides by this and by nothing else.
+    pub const fn class(self) -> ErrnoClass {
+        match self {
+            Self::EAGAIN => ErrnoClass::WouldBlock,
+            Self::EINVAL
+            | Self::ENOSYS
+            | Self::EOPNOTSUPP
+            | Self::EXDEV
+            | Self::EBADF
+            | Self::EPERM
+            | Self::EACCES
+            | Self::ESPIPE
+            | Self::ETXTBSY
+            | Self::ENODEV
+            | Self::EOVERFLOW => ErrnoClass::Unsupported,
+            Self::ENOMEM | Self::ENOBUFS | Self::EMFILE | Self::ENFILE => ErrnoClass::Shortage,
+            Self::ECONNRESET | Self::EPIPE | Self::ECONNABORTED | Self::ENOTCONN => {
+                ErrnoClass::Reset
+            }
+            Self::ETIMEDOUT | Self::EHOSTUNREACH | Self::ENETUNREACH | Self::ENETDOWN => {
+                ErrnoClass::Unreachable
+            }
+            Self::ENOSPC | Self::EFBIG | Self::EDQUOT | Self::EROFS => ErrnoClass::NoRoom,
+            _ => ErrnoClass::Failure,
+        }
+    }
+
     /// True for the answer that is a state, not an error: the call would have had to wait.
     pub const fn is_would_block(self) -> bool {
-        self.0 == Self::EAGAIN.0
+        matches!(self.class(), ErrnoClass::WouldBlock)
+    }
+
+    /// True if the kernel does not do this here, or not now, and another route may. If it is the
+    /// descriptor's fault instead, read and write will say the same.
+    pub(crate) const fn is_refusal(self) -> bool {
+        matches!(self.class(), ErrnoClass::Unsupported | ErrnoClass::Shortage)
     }
 
     /// True if there is no room for more in a file.
     pub(crate) const fn is_about_room(self) -> bool {
-        matches!(
-            self,
-            Self::ENOSPC | Self::EFBIG | Self::EDQUOT | Self::EROFS
-        )
+        matches!(self.class(), ErrnoClass::NoRoom)
     }
 
     /// True if the other side of a connection went away.
     pub(crate) const fn is_disconnect(self) -> bool {
-        matches!(
-            self,
-            Self::EPIPE
-                | Self::ECONNRESET
-                | Self::ECONNABORTED
-                | Self::ENOTCONN
-                | Self::ETIMEDOUT
-                | Self::EHOSTUNREACH
-                | Self::ENETUNREACH
-                | Self::ENETDOWN
-        )
+        matches!(self.class(), ErrnoClass::Reset | ErrnoClass::Unreachable)
     }
+}
+
+/// What an error number says of a call that moves bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ErrnoClass {
+    /// It would have had to wait.
+    WouldBlock,
+    /// The kernel does not do this between these two ends: another route may.
+    Unsupported,
+    /// The kernel is short of memory or descriptors: another route may do with less, and later the
+    /// same may.
+    Shortage,
+    /// The peer reset the connection, or closed it and was sent more. EPIPE is what the kernel says
+    /// of a connection whose reset was reported before, of one that was reset after it had ended its
+    /// own stream, and of a UNIX socket that was closed.
+    Reset,
+    /// The peer, or the network in between, no longer answers.
+    Unreachable,
+    /// A file takes no more.
+    NoRoom,
+    /// Anything else, of which no route can make good: EIO, EFAULT, EISDIR.
+    Failure,
 }
 
 impl fmt::Debug for Errno {
@@ -148,5 +190,23 @@ mod tests {
         assert_eq!(Errno::from_raw(4095).to_string(), "errno 4095");
         assert!(Errno::EAGAIN.is_would_block());
         assert!(!Errno::EINVAL.is_would_block());
+    }
+
+    #[test]
+    fn each_class_means_one_thing() {
+        for number in 0..200 {
+            let errno = Errno::from_raw(number);
+            let answers = [
+                errno.is_would_block(),
+                errno.is_refusal(),
+                errno.is_about_room(),
+                errno.is_disconnect(),
+            ];
+            let is_failure = errno.class() == ErrnoClass::Failure;
+            let meanings = answers.iter().filter(|&&answer| answer).count();
+            assert_eq!(meanings, usize::from(!is_failure), "{errno:?}");
+        }
+        assert_eq!(Errno::EIO.class(), ErrnoClass::Failure);
+        assert_eq!(Errno::from_raw(4095).class(), ErrnoClass::Failure);
     }
 }

@@ -24,6 +24,7 @@ mod error;
 mod facts;
 mod op;
 mod plan;
+mod rate;
 mod refusal;
 mod route;
 mod summary;
@@ -34,13 +35,14 @@ pub mod relay;
 
 pub use ask::{Ask, DEFAULT_BUDGET_BYTES, DEFAULT_CHUNK_BYTES, Length, Stability};
 pub use cost::Cost;
-pub use errno::Errno;
+pub use errno::{Errno, ErrnoClass};
 pub use error::{Cause, TransferError};
 pub use facts::{
     HostFacts, InPlaceEnd, Seals, SinkFacts, SinkKind, SourceFacts, SourceKind, Thresholds,
 };
 pub use op::{End, Interest, Op, Operation, Step};
 pub use plan::{Plan, Reason, Rejection};
+pub use rate::Rate;
 pub use refusal::Refusal;
 pub use route::Route;
 pub use summary::{Ending, RouteChange, Summary, Why};

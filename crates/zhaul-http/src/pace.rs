@@ -13,33 +13,34 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
+use zhaul::Rate;
+
 /// So far ahead of the rate bytes may be given, so that a connection sees a stream and not crumbs.
 const AHEAD: Duration = Duration::from_millis(100);
 
 /// The limit of one connection.
 #[derive(Debug)]
 pub(crate) struct Pace {
-    bytes_per_second: NonZeroU64,
+    rate: Rate,
     paid_at: Mutex<Instant>,
 }
 
 impl Pace {
     pub(crate) fn new(bytes_per_second: NonZeroU64) -> Self {
         Self {
-            bytes_per_second,
+            rate: Rate::new(bytes_per_second),
             paid_at: Mutex::new(Instant::now()),
         }
     }
 
     pub(crate) fn bytes_per_second(&self) -> NonZeroU64 {
-        self.bytes_per_second
+        self.rate.bytes_per_second()
     }
 
     /// How many of `wanted` bytes may be given at `now`; 0 asks for a [wait](Self::wait).
     pub(crate) fn allows(&self, wanted: usize, now: Instant) -> usize {
         let room = AHEAD.saturating_sub(self.debt(now));
-        let rate = u128::from(self.bytes_per_second.get());
-        let bytes = usize::try_from(room.as_nanos() * rate / 1_000_000_000).unwrap_or(usize::MAX);
+        let bytes = usize::try_from(self.rate.bytes_in(room)).unwrap_or(usize::MAX);
         if bytes >= wanted {
             wanted
         } else if room < AHEAD / 2 {
@@ -56,16 +57,14 @@ impl Pace {
 
     /// Notes that bytes were given at `now`.
     pub(crate) fn take(&self, bytes: u64, now: Instant) {
-        let rate = u128::from(self.bytes_per_second.get());
-        let nanoseconds = u128::from(bytes) * 1_000_000_000 / rate;
-        let price = Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX));
+        let price = self.rate.price(bytes);
         let mut paid_at = self.paid_at.lock().unwrap_or_else(PoisonError::into_inner);
         *paid_at = (*paid_at).max(now).checked_add(price).unwrap_or(now);
     }
 
     /// Notes what the engine's throttle gave ahead of the rate when it came to the end of `bytes`.
     pub(crate) fn take_last_of(&self, bytes: u64, now: Instant) {
-        let quantum = (self.bytes_per_second.get() / 10).max(1);
+        let quantum = self.rate.bytes_in(AHEAD).max(1);
         self.take(bytes.min(quantum), now);
     }
 

@@ -80,7 +80,7 @@ pub use progress::Progress;
 pub use relay::relay;
 pub use zhaul_core::{
     Ask, Cause, Cost, DEFAULT_BUDGET_BYTES, DEFAULT_CHUNK_BYTES, Drift, End, Ending, Errno,
-    HostFacts, InPlaceEnd, Length, Operation, Plan, Reason, Refusal, Rejection, Route, RouteChange,
-    Seals, SinkFacts, SinkKind, SourceFacts, SourceKind, Stability, Summary, Thresholds, Timestamp,
-    TransferError, Version, Why,
+    ErrnoClass, HostFacts, InPlaceEnd, Length, Operation, Plan, Rate, Reason, Refusal, Rejection,
+    Route, RouteChange, Seals, SinkFacts, SinkKind, SourceFacts, SourceKind, Stability, Summary,
+    Thresholds, Timestamp, TransferError, Version, Why,
 };

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::errno::Errno;
+use crate::errno::{Errno, ErrnoClass};
 use crate::route::Route;
 
 use super::side::{Side, Way};
@@ -58,7 +58,7 @@ impl Cause {
     }
 
     pub(super) const fn of_read(side: Side, errno: Errno) -> Self {
-        if is_reset(errno) {
+        if matches!(errno.class(), ErrnoClass::Reset) {
             Self::Reset { by: side }
         } else {
             Self::Read { side, errno }
@@ -66,21 +66,12 @@ impl Cause {
     }
 
     pub(super) const fn of_write(side: Side, errno: Errno) -> Self {
-        if is_reset(errno) {
+        if matches!(errno.class(), ErrnoClass::Reset) {
             Self::Reset { by: side }
         } else {
             Self::Write { side, errno }
         }
     }
-}
-
-/// EPIPE is what the kernel says of a connection whose reset was reported before, of one that was
-/// reset after it had ended its own stream, and of a UNIX socket that was closed.
-const fn is_reset(errno: Errno) -> bool {
-    matches!(
-        errno,
-        Errno::ECONNRESET | Errno::EPIPE | Errno::ECONNABORTED | Errno::ENOTCONN
-    )
 }
 
 impl fmt::Display for Cause {

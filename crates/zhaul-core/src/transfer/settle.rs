@@ -134,28 +134,8 @@ impl Transfer {
     }
 }
 
-/// True if the errno means that the kernel does not do this between these two ends, so that
-/// another route may. If it is the descriptor's fault instead, read and write will say the same.
-pub(super) fn is_refusal(errno: Errno) -> bool {
-    matches!(
-        errno,
-        Errno::EINVAL
-            | Errno::ENOSYS
-            | Errno::EOPNOTSUPP
-            | Errno::EXDEV
-            | Errno::EBADF
-            | Errno::EPERM
-            | Errno::EACCES
-            | Errno::ESPIPE
-            | Errno::ETXTBSY
-            | Errno::ENODEV
-            | Errno::ENOMEM
-            | Errno::EOVERFLOW
-    )
-}
-
 pub(super) fn failure(operation: Operation, errno: Errno) -> Outcome {
-    if is_refusal(errno) {
+    if errno.is_refusal() {
         Outcome::Fall(Why::Refused { operation, errno })
     } else {
         Outcome::Fail(Cause::Io { operation, errno })

@@ -20,7 +20,7 @@ use crate::summary::Why;
 
 use super::ledger::Ledger;
 use super::read_write::{BUFFER_BYTES, Held, read_len};
-use super::settle::{Outcome, failure, foreign, is_refusal};
+use super::settle::{Outcome, failure, foreign};
 
 #[derive(Debug)]
 pub(super) struct Splice {
@@ -224,7 +224,7 @@ impl Splice {
                 Outcome::Progress
             }
             Err(errno) if errno.is_would_block() => Outcome::Blocked(Interest::SINK),
-            Err(errno) if is_refusal(errno) => {
+            Err(errno) if errno.is_refusal() => {
                 self.rescue = Some(Why::Refused {
                     operation: Operation::Splice,
                     errno,

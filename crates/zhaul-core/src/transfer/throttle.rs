@@ -6,9 +6,11 @@
 use std::num::NonZeroU64;
 use std::time::Duration;
 
+use crate::rate::Rate;
+
 #[derive(Debug)]
 pub(super) struct Throttle {
-    bytes_per_second: NonZeroU64,
+    rate: Rate,
     now: Duration,
     paid_at: Duration,
 }
@@ -16,7 +18,7 @@ pub(super) struct Throttle {
 impl Throttle {
     pub(super) const fn new(bytes_per_second: NonZeroU64) -> Self {
         Self {
-            bytes_per_second,
+            rate: Rate::new(bytes_per_second),
             now: Duration::ZERO,
             paid_at: Duration::ZERO,
         }
@@ -29,7 +31,7 @@ impl Throttle {
     /// Largest amount to take at once: what the rate gives in a tenth of a second, so that the
     /// sink sees a stream and not bursts.
     pub(super) fn quantum_bytes(&self) -> u64 {
-        (self.bytes_per_second.get() / 10).max(1)
+        self.rate.bytes_in(QUANTUM).max(1)
     }
 
     pub(super) fn pause_until(&self) -> Option<Duration> {
@@ -37,12 +39,12 @@ impl Throttle {
     }
 
     pub(super) fn take(&mut self, bytes: u64) {
-        let nanoseconds =
-            u128::from(bytes) * 1_000_000_000 / u128::from(self.bytes_per_second.get());
-        let price = Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX));
+        let price = self.rate.price(bytes);
         self.paid_at = self.paid_at.max(self.now).saturating_add(price);
     }
 }
+
+const QUANTUM: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests {

@@ -193,6 +193,33 @@ fn without_a_pipe_bulk_is_copied_and_a_pipe_is_asked_for_later() {
 }
 
 #[test]
+fn a_splice_that_is_refused_is_nobodys_fault_and_memory_comes_back() {
+    let refusals = [
+        (Errno::EINVAL, false),
+        (Errno::EXDEV, false),
+        (Errno::EBADF, false),
+        (Errno::ENOMEM, true),
+        (Errno::ENOBUFS, true),
+    ];
+    for (errno, comes_back) in refusals {
+        let mut script = Script::new(options(|options| {
+            options.thresholds.pipe_retry_bytes = BUFFER as u64;
+        }))
+        .readable(Side::A);
+        script.until_bulk();
+        script.pipe(UP, true);
+        script.call(splice_in(UP), Err(errno));
+        script.call(recv(UP), Ok(BUFFER));
+        script.call(send(UP, 0, BUFFER), Ok(BUFFER));
+        let again = matches!(
+            script.relay.next(),
+            Step::Call(Call::SpliceIn { .. }) | Step::NeedPipe(_)
+        );
+        assert_eq!(again, comes_back, "{errno}");
+    }
+}
+
+#[test]
 fn a_sink_that_refuses_pipes_gets_what_is_in_it_by_copy() {
     let mut script = Script::new(options(|_| {})).readable(Side::A);
     script.until_bulk();

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use zhaul_core::Rate;
+
 /// Decides when bytes may be taken from a source.
 ///
 /// Readings of the clock are those that [`Relay::turn`](super::Relay::turn) is given; relays that
@@ -58,8 +60,9 @@ impl RateLimit {
             .store(bytes_per_second.get(), Ordering::Relaxed);
     }
 
-    fn rate(&self) -> u64 {
-        self.shared.bytes_per_second.load(Ordering::Relaxed).max(1)
+    fn rate(&self) -> Rate {
+        let bytes_per_second = self.shared.bytes_per_second.load(Ordering::Relaxed);
+        Rate::new(NonZeroU64::new(bytes_per_second).unwrap_or(NonZeroU64::MIN))
     }
 }
 
@@ -68,10 +71,12 @@ impl Limit for RateLimit {
         let rate = self.rate();
         // What the rate gives in a hundredth of a second, so that the sink sees a stream and
         // those who share the limit take short turns.
-        let quantum = (rate / 100).clamp(MIN_QUANTUM_BYTES, MAX_QUANTUM_BYTES);
+        let quantum = rate
+            .bytes_in(QUANTUM)
+            .clamp(MIN_QUANTUM_BYTES, MAX_QUANTUM_BYTES);
         let bytes = (wanted as u64).min(quantum).max(1);
         let now_ns = nanoseconds(now);
-        let price = price_ns(bytes, rate);
+        let price = rate.price_ns(bytes);
         let after = |paid_at: u64| paid_at.max(now_ns).saturating_add(price);
         let paid_at = &self.shared.paid_at_ns;
         let mut before = paid_at.load(Ordering::Relaxed);
@@ -88,7 +93,7 @@ impl Limit for RateLimit {
     }
 
     fn refund(&self, bytes: usize) {
-        let price = price_ns(bytes as u64, self.rate());
+        let price = self.rate().price_ns(bytes as u64);
         let paid_at = &self.shared.paid_at_ns;
         let mut before = paid_at.load(Ordering::Relaxed);
         while let Err(seen) = paid_at.compare_exchange_weak(
@@ -106,10 +111,7 @@ fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-fn price_ns(bytes: u64, rate: u64) -> u64 {
-    let price = u128::from(bytes) * 1_000_000_000 / u128::from(rate);
-    u64::try_from(price).unwrap_or(u64::MAX)
-}
+const QUANTUM: Duration = Duration::from_millis(10);
 
 /// A segment.
 const MIN_QUANTUM_BYTES: u64 = 1448;

@@ -6,8 +6,10 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::time::SystemTime;
 
+pub type Change = fn(&Path);
+
 /// Each moves ctime and no byte, and leaves the file under its name. Files beside it may stay.
-pub const METADATA: [(&str, fn(&Path)); 8] = [
+pub const METADATA: [(&str, Change); 8] = [
     ("chmod", |path| {
         std::fs::set_permissions(path, Permissions::from_mode(0o640)).unwrap();
     }),

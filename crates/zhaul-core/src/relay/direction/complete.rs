@@ -1,6 +1,6 @@
 //! What the results of a direction's calls mean.
 
-use crate::errno::Errno;
+use crate::errno::{Errno, ErrnoClass};
 use crate::route::Route;
 
 use super::{Direction, Outcome, Sink, Source};
@@ -21,7 +21,7 @@ impl Direction {
             Call::Recv { len, .. } => self.received(len, result, options),
             Call::SpliceIn { len, .. } => self.filled(len, result, options),
             Call::Send { len, .. } => self.sent(len, result),
-            Call::SpliceOut { len, .. } => self.drained(len, result),
+            Call::SpliceOut { len, .. } => self.drained(len, result, options),
             Call::ReadPipe { len, .. } => self.rescued(len, result),
             Call::ShutdownWrite { .. } => self.shut(result),
             // Of a side, not of a way: the relay answers them itself.
@@ -113,8 +113,8 @@ impl Direction {
                     self.source_has_nothing()
                 }
             }
-            Err(errno) if is_refusal(errno) => {
-                self.flow.not_spliceable();
+            Err(errno) if errno.is_refusal() => {
+                self.leave_splicing(errno, options);
                 Outcome::Nothing
             }
             Err(errno) => self.source_failed(errno),
@@ -135,7 +135,12 @@ impl Direction {
         }
     }
 
-    fn drained(&mut self, len: usize, result: Result<usize, Errno>) -> Outcome {
+    fn drained(
+        &mut self,
+        len: usize,
+        result: Result<usize, Errno>,
+        options: &RelayOptions,
+    ) -> Outcome {
         match result {
             Ok(0) => self.sink_failed(Errno::EIO),
             Ok(spliced) => {
@@ -146,12 +151,20 @@ impl Direction {
                 Outcome::Moved
             }
             Err(errno) if errno.is_would_block() => self.sink_is_full(),
-            Err(errno) if is_refusal(errno) => {
+            Err(errno) if errno.is_refusal() => {
                 self.rescue = true;
-                self.flow.not_spliceable();
+                self.leave_splicing(errno, options);
                 Outcome::Nothing
             }
             Err(errno) => self.sink_failed(errno),
+        }
+    }
+
+    /// For good if the kernel does not do it between these two, for a while if it is short of memory.
+    fn leave_splicing(&mut self, errno: Errno, options: &RelayOptions) {
+        match errno.class() {
+            ErrnoClass::Shortage => self.flow.pipe_refused(&options.thresholds),
+            _ => self.flow.not_spliceable(),
         }
     }
 
@@ -247,12 +260,4 @@ impl Direction {
         self.sink = Sink::Broken;
         Outcome::WriteFailed(errno)
     }
-}
-
-/// The kernel does not do this between these two: nobody's fault.
-const fn is_refusal(errno: Errno) -> bool {
-    matches!(
-        errno,
-        Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP | Errno::EPERM | Errno::EACCES
-    )
 }
