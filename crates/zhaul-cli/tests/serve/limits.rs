@@ -8,7 +8,11 @@ use crate::support::{Client, Files, Serve, Server, eventually, has_program, patt
 #[test]
 fn a_header_that_does_not_come_to_its_end_is_not_waited_for() {
     let files = Files::with(&[("a", b"a")]);
-    let server = Server::of(files.root(), &["--header-timeout", "1"]);
+    let log = files.outside().join("log");
+    let server = Serve::new(files.root())
+        .args(["--header-timeout", "1"])
+        .args(["--access-log".as_ref(), log.as_os_str()])
+        .start();
     let began = Instant::now();
     let mut started = server.connect();
     started.send("GET /a HTTP/1.1\r\nHost: h\r\n");
@@ -34,6 +38,10 @@ fn a_header_that_does_not_come_to_its_end_is_not_waited_for() {
         assert!(answer.closes());
         client.assert_ended();
     }
+    eventually("lines in the access log", || {
+        let log = std::fs::read_to_string(&log).unwrap_or_default();
+        log.contains("\"GET /a HTTP/1.1\" 408 ") && log.contains("\"GET\" 408 ")
+    });
     assert!(
         began.elapsed() < Duration::from_secs(8),
         "{:?}",

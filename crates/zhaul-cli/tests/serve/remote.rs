@@ -9,7 +9,7 @@ use crate::support::fuse::{Ask, Fuse};
 use crate::support::{Client, Files, Serve, Server, eventually, pattern, skip};
 
 /// How late the file system is, where that matters.
-const LATE: Duration = Duration::from_secs(3);
+const LATE: Duration = Duration::from_millis(2500);
 /// Sooner than that, by far, though the machine may be busy.
 const PROMPT: Duration = Duration::from_millis(1500);
 

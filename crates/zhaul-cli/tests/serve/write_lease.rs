@@ -114,3 +114,26 @@ fn a_writer_that_does_not_let_go_makes_it_503_and_not_an_error_of_the_disk() {
         });
     }
 }
+
+#[test]
+fn no_thread_waits_for_a_writer() {
+    let files = Files::with(&[("written", b"w")]);
+    let server = Server::of(files.root(), &["--workers", "1"]);
+    let _holder = match Holder::of(&files.path("written"), "20") {
+        Ok(holder) => holder,
+        Err(why) => skip!("no_thread_waits_for_a_writer", "{why}"),
+    };
+    // Five times as many as there are threads; each waits for half a second.
+    let mut waiting: Vec<_> = (0..80).map(|_| server.connect()).collect();
+    for client in &mut waiting {
+        client.ask("GET", "/written", &[]);
+    }
+    let began = Instant::now();
+    // A name that is not in memory, so that a thread has to look it up.
+    server.connect().get("/never-asked-for").assert_status(404);
+    let took = began.elapsed();
+    assert!(took < Duration::from_millis(1500), "it took {took:?}");
+    for client in &mut waiting {
+        client.answer().assert_status(503);
+    }
+}
