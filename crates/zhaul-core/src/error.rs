@@ -11,6 +11,7 @@ use crate::summary::Summary;
 
 /// A transfer that did not finish: the cause, and the account up to there.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct TransferError {
     /// Why it stopped.
     pub cause: Cause,

@@ -246,7 +246,7 @@ impl Worker {
             &self.epoll,
             fd.as_fd(),
             EventData::new_u64(name),
-            zhaul::relay::WATCH,
+            EventFlags::from_bits_retain(zhaul::relay::WATCH),
         )
     }
 

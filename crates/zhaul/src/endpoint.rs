@@ -28,7 +28,7 @@ pub fn version(fd: impl AsFd) -> Result<Version, Errno> {
 }
 
 /// The version in a `struct stat` that the caller has already.
-pub fn version_of_stat(stat: &Stat) -> Version {
+pub(crate) fn version_of_stat(stat: &Stat) -> Version {
     Version {
         dev: stat.st_dev,
         ino: stat.st_ino,

@@ -22,7 +22,7 @@ use std::time::Duration;
 use random::Random;
 use rustix::buffer::spare_capacity;
 use rustix::event::Timespec;
-use rustix::event::epoll::{self, EventData};
+use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::net::{self, AddressFamily, SocketType, sockopt};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use zhaul::PipePool;
@@ -203,7 +203,13 @@ fn run_all(instance: &OwnedFd, pairs: Vec<[OwnedFd; 2]>, resources: &Resources) 
     for (key, fds) in pairs.into_iter().enumerate() {
         for side in Side::BOTH {
             let data = EventData::new_u64((key * 2 + side.index()) as u64);
-            epoll::add(instance, &fds[side.index()], data, WATCH).unwrap();
+            epoll::add(
+                instance,
+                &fds[side.index()],
+                data,
+                EventFlags::from_bits_retain(WATCH),
+            )
+            .unwrap();
         }
         let relay = Relay::new(&options, now());
         let fds = Some(fds);
@@ -258,7 +264,7 @@ fn run_all(instance: &OwnedFd, pairs: Vec<[OwnedFd; 2]>, resources: &Resources) 
             let key = event.data.u64() as usize;
             sessions[key / 2]
                 .relay
-                .note(Side::BOTH[key % 2], readiness(event.flags));
+                .note(Side::BOTH[key % 2], readiness({ event.flags }.bits()));
             turns.push_back(key / 2);
         }
         sleeping.retain(|&(at, key)| {

@@ -43,7 +43,7 @@ impl Worker {
         }
         match (&mut session.phase, side) {
             (Phase::Relaying { relay, .. }, _) => {
-                relay.note(side, readiness(flags));
+                relay.note(side, readiness(flags.bits()));
                 // Those for whom latency counts go first.
                 if relay.is_bulk() {
                     self.stand_in_line(key);
@@ -100,8 +100,8 @@ impl Worker {
             relay.set_tcp(Side::B);
         }
         // What happened before there was a relay was told to nobody.
-        relay.note(Side::A, readiness(session.seen));
-        relay.note(Side::B, readiness(of_server));
+        relay.note(Side::A, readiness(session.seen.bits()));
+        relay.note(Side::B, readiness(of_server.bits()));
         session.wake_at = None;
         session.phase = Phase::Relaying {
             place,

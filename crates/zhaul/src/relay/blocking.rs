@@ -4,7 +4,6 @@ use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use rustix::event::PollFlags;
-use rustix::event::epoll::EventFlags;
 
 use zhaul_core::relay::{Ending, Readiness, Side, Wants};
 
@@ -81,7 +80,7 @@ impl Sockets<'_> {
             *hung_up |= report.contains(PollFlags::HUP);
         }
         // The two interfaces have their flags in common.
-        reports.map(|report| readiness(EventFlags::from_bits_truncate(report.bits().into())))
+        reports.map(|report| readiness(report.bits().into()))
     }
 }
 

@@ -7,7 +7,6 @@ use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use rustix::event::PollFlags;
-use rustix::event::epoll::EventFlags;
 use tokio::io::Interest as Ready;
 use tokio::time::{Instant, Sleep};
 
@@ -89,8 +88,7 @@ impl<'a, A: AsyncEnd, B: AsyncEnd> Task<'a, A, B> {
             came[1] |= watch_b.known(b, wanted[1]);
             for (side, came) in Side::BOTH.into_iter().zip(came) {
                 // The two interfaces have their flags in common.
-                let flags = EventFlags::from_bits_truncate(came.bits().into());
-                self.relay.note(side, readiness(flags));
+                self.relay.note(side, readiness(came.bits().into()));
             }
         }
     }

@@ -362,7 +362,7 @@ fn on_epoll(a: &OwnedFd, b: &OwnedFd, setup: &Setup, trigger: Trigger) -> Ending
     for (key, fd) in [(0, a), (1, b)] {
         let flags = match trigger {
             Trigger::Level => EventFlags::IN | EventFlags::ONESHOT,
-            _ => WATCH,
+            _ => EventFlags::from_bits_retain(WATCH),
         };
         epoll::add(&instance, fd, EventData::new_u64(key), flags).unwrap();
     }
@@ -407,7 +407,7 @@ fn on_epoll(a: &OwnedFd, b: &OwnedFd, setup: &Setup, trigger: Trigger) -> Ending
             armed[side.index()].flags = None;
             let flags = event.flags;
             armed[side.index()].hung_up |= flags.intersects(EventFlags::HUP | EventFlags::ERR);
-            relay.note(side, readiness(flags));
+            relay.note(side, readiness(flags.bits()));
         }
     }
 }
