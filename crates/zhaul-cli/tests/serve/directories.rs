@@ -380,40 +380,36 @@ fn a_huge_directory_is_sorted_as_a_whole_and_paged() {
 #[test]
 fn a_fifo_is_not_opened_for_a_request() {
     use rustix::fs::{Mode, OFlags, open};
-    use rustix::io::Errno;
     let files = Files::with(&[("a", b"a"), ("f.css", b"plain")]);
-    for path in ["pipe", "f.css.br"] {
+    let pipes = ["pipe", "f.css.br"].map(|path| {
         mkfifo(&files, path);
-    }
-    let server = Server::of(files.root(), &["--workers", "1"]);
-    let over = std::sync::atomic::AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let _ends = crate::support::EndsOnDrop(&over);
-        let over = &over;
-        let files = &files;
-        // A writer gets in only while somebody has it open for reading.
-        let writer = scope.spawn(move || {
-            let mut got_in = false;
-            while !over.load(std::sync::atomic::Ordering::Relaxed) {
-                for path in ["pipe", "f.css.br"] {
-                    let flags = OFlags::WRONLY | OFlags::NONBLOCK;
-                    got_in |= !matches!(
-                        open(files.path(path), flags, Mode::empty()),
-                        Err(Errno::NXIO)
-                    );
-                }
-            }
-            got_in
-        });
-        let mut client = server.connect();
-        for _ in 0..300 {
-            client.get("/pipe").assert_status(404);
-            client
-                .get_with("/f.css", &[("Accept-Encoding", "br")])
-                .assert_body(b"plain");
-            client.get("/").assert_status(200);
-        }
-        over.store(true, std::sync::atomic::Ordering::Relaxed);
-        assert!(!writer.join().unwrap(), "the server opened it");
+        files.path(path)
     });
+    let server = Server::of(files.root(), &["--workers", "1"]);
+    let (got_in, who_got_in) = std::sync::mpsc::channel();
+    // A writer waits for somebody to open it for reading, however shortly.
+    let writers = pipes.clone().map(|path| {
+        let got_in = got_in.clone();
+        std::thread::spawn(move || {
+            open(&path, OFlags::WRONLY, Mode::empty()).unwrap();
+            got_in.send(path).unwrap();
+        })
+    });
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    let mut client = server.connect();
+    for _ in 0..3 {
+        client.get("/pipe").assert_status(404);
+        client
+            .get_with("/f.css", &[("Accept-Encoding", "br")])
+            .assert_body(b"plain");
+        client.get("/").assert_status(200);
+    }
+    let opened = who_got_in.recv_timeout(std::time::Duration::from_millis(100));
+    for path in &pipes {
+        open(path, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty()).unwrap();
+    }
+    for writer in writers {
+        writer.join().unwrap();
+    }
+    assert!(opened.is_err(), "the server opened {opened:?}");
 }

@@ -71,7 +71,11 @@ impl Html {
 
     fn table(&mut self, listing: &Listing<'_>) {
         if listing.entries.is_empty() {
-            self.raw("<p class=\"e\">This directory is empty.");
+            self.raw(if listing.page.total == 0 {
+                "<p class=\"e\">This directory is empty."
+            } else {
+                "<p class=\"e\">There is nothing behind this place."
+            });
             if !listing.path.is_empty() {
                 self.raw(" <a href=\"../\">Back to the parent directory</a>");
             }
@@ -169,11 +173,11 @@ impl Html {
         } = listing.page;
         let shown = listing.entries.len();
         if before > 0 || shown < total {
-            self.raw(&format!(
-                "<p class=\"w\">{} to {} of {total}.",
-                before + 1,
-                before + shown
-            ));
+            self.raw("<p class=\"w\">");
+            if shown > 0 {
+                let (first, last) = (before + 1, before + shown);
+                self.raw(&format!("{first} to {last} of {total}."));
+            }
             if before > 0 {
                 self.raw(" <a rel=\"first\" href=\"./");
                 self.raw(&sort_query(listing.sort));
