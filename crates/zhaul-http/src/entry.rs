@@ -279,7 +279,7 @@ fn find(site: &Site, path: &[u8], is_dir: bool, walk: Walk) -> Result<Found, Mis
         // A slash behind a file's name asks for a directory of that name.
         (Kind::File, true) => Err(Miss::NotFound),
         (Kind::Directory, false) => Ok(Found::Redirect),
-        (Kind::Directory, true) => load_index(site, &name, opened, walk),
+        (Kind::Directory, true) => load_index(site, &name, &opened, walk),
     }
 }
 
@@ -289,7 +289,7 @@ impl Found {
     }
 }
 
-fn load_index(site: &Site, dir: &CStr, opened: Opened, walk: Walk) -> Result<Found, Miss> {
+fn load_index(site: &Site, dir: &CStr, opened: &Opened, walk: Walk) -> Result<Found, Miss> {
     // As it was before names in it were looked for.
     let directory = Watch {
         path: dir.to_owned(),

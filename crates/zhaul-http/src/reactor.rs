@@ -10,6 +10,7 @@
 //! [`FileSet::check`]: crate::entry::FileSet::check
 
 use std::cell::{Cell, RefCell, RefMut};
+use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
@@ -30,6 +31,7 @@ use crate::answer::Next;
 use crate::attend::{Attended, Event, wait_for};
 use crate::clock::Clock;
 use crate::connection::{Connection, Phase};
+use crate::linger::LEAVING;
 use crate::worker::{SWEEP, Worker};
 
 /// Room for the requests of one round.
@@ -56,6 +58,12 @@ const SWEEP_TIMEOUT: Timespec = Timespec {
     tv_nsec: SWEEP.subsec_nanos() as i64,
 };
 
+/// How long somebody who was told to leave has before that is looked at.
+const LEAVING_TIMEOUT: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: LEAVING.subsec_nanos() as i64,
+};
+
 /// The epoll instance, and what a round needs.
 #[derive(Debug)]
 pub(crate) struct Reactor {
@@ -74,6 +82,16 @@ pub(crate) struct Reactor {
     acceptors: RefCell<Vec<Acceptor>>,
     /// Which of them are out of the instance.
     resting: RefCell<Vec<usize>>,
+    /// Connections that were told to leave, the first first. See [`Worker::ask_to_leave`].
+    pub(crate) leaving: RefCell<VecDeque<Leaving>>,
+}
+
+/// A connection that was told that nothing more will be said, and is not registered.
+#[derive(Debug)]
+pub(crate) struct Leaving {
+    pub(crate) key: usize,
+    pub(crate) connection: Rc<Connection>,
+    pub(crate) since_ms: u64,
 }
 
 impl Reactor {
@@ -90,6 +108,7 @@ impl Reactor {
             receive_more: RefCell::new(vec![0; RECEIVE_BYTES].into_boxed_slice()),
             acceptors: RefCell::default(),
             resting: RefCell::default(),
+            leaving: RefCell::default(),
         })
     }
 
@@ -206,17 +225,45 @@ impl Worker {
             // First, so that what another thread left before it woke us is seen before we sleep.
             tokio::task::yield_now().await;
             let began_ms = Clock::now_ms();
-            while self.may_sleep() && !self.round(&mut events, &SWEEP_TIMEOUT)?.is_quiet() {
+            while self.may_sleep() && !self.round(&mut events, self.longest_sleep())?.is_quiet() {
                 if Clock::now_ms() - began_ms >= TURN_MS {
                     break;
                 }
             }
             if !self.may_sleep() {
-                let mut ready = reactor.readable().await?;
-                if self.round(&mut events, &NO_WAIT)?.took_all() {
-                    ready.clear_ready();
+                self.round_with_tasks(&reactor, &mut events).await?;
+            }
+        }
+    }
+
+    /// A round for which the runtime sleeps.
+    async fn round_with_tasks(
+        self: &Rc<Self>,
+        reactor: &AsyncFd<Arc<OwnedFd>>,
+        events: &mut Vec<epoll::Event>,
+    ) -> io::Result<()> {
+        let mut ready = if self.reactor.leaving.borrow().is_empty() {
+            reactor.readable().await?
+        } else {
+            match tokio::time::timeout(LEAVING, reactor.readable()).await {
+                Ok(ready) => ready?,
+                Err(_) => {
+                    self.see_who_left();
+                    return Ok(());
                 }
             }
+        };
+        if self.round(events, &NO_WAIT)?.took_all() {
+            ready.clear_ready();
+        }
+        Ok(())
+    }
+
+    fn longest_sleep(&self) -> &'static Timespec {
+        if self.reactor.leaving.borrow().is_empty() {
+            &SWEEP_TIMEOUT
+        } else {
+            &LEAVING_TIMEOUT
         }
     }
 
@@ -253,6 +300,8 @@ impl Worker {
             }
         }
         self.answer_received(&mut intake);
+        drop(intake);
+        self.see_who_left();
         Ok(round)
     }
 
@@ -364,7 +413,7 @@ impl Worker {
     }
 
     /// Has the rest of a connection's life reported; false if that is over.
-    fn watch(&self, key: usize, connection: &Connection) -> bool {
+    pub(crate) fn watch(&self, key: usize, connection: &Connection) -> bool {
         let watched = connection.stream.watch();
         if let Err(e) = &watched {
             self.error_report(|| format!("cannot watch a connection: {e}"));
@@ -394,12 +443,7 @@ impl Worker {
         match event {
             Event::Close | Event::Next(Next::Close) => return self.end(key),
             Event::Leave | Event::Next(Next::Leave) => {
-                if self.begin_to_linger(connection) {
-                    self.watch(key, connection);
-                } else {
-                    self.end(key);
-                }
-                return;
+                return self.ask_to_leave(key, connection);
             }
             _ => {}
         }

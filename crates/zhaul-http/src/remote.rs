@@ -57,7 +57,7 @@ pub(crate) async fn first_chunk(
     storage
         .within_limit(read)
         .await
-        .unwrap_or_else(|TimedOut| Err(Trouble::TimedOut))
+        .unwrap_or(Err(Trouble::TimedOut))
 }
 
 /// Sends a range of a file, of which `first` may have been read already. `Ok(false)` if the client is
@@ -94,7 +94,7 @@ pub(crate) async fn send(
         }
         if let Some(next) = next {
             let next = storage.within_limit(next.join()).await;
-            read = Some(next.unwrap_or_else(|TimedOut| Err(Trouble::TimedOut))?);
+            read = Some(next.unwrap_or(Err(Trouble::TimedOut))?);
         }
     }
     Ok(true)

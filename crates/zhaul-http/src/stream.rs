@@ -87,6 +87,11 @@ impl Stream {
         Ok(())
     }
 
+    /// Whether the reactor reports what happens.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.is(WATCHED)
+    }
+
     /// Takes in what epoll reported.
     pub(crate) fn note(&self, flags: EventFlags) {
         let ended = EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR;

@@ -292,9 +292,9 @@ fn a_client_that_asks_and_leaves_costs_what_closing_in_stages_takes() {
     });
     let counts = summary(&calls);
     let of = |name| counts.get(name).copied().unwrap_or(0);
-    // The request, and the client's end of the connection.
+    // The request, and the client's end of the connection, which may be looked for too early once.
     let received = of("recvfrom");
-    assert!(received <= 2 * CLIENTS, "{counts:?}");
+    assert!(received <= 3 * CLIENTS, "{counts:?}");
     for (name, most) in [
         ("sendto", CLIENTS),
         ("shutdown", CLIENTS),
