@@ -17,7 +17,7 @@ use crate::connection::Connection;
 use crate::entry::Representation;
 use crate::open_file::OpenFile;
 use crate::root::Root;
-use crate::storage::{Storage, TimedOut};
+use crate::storage::Storage;
 
 /// What is read at a time, and so the memory that an answer takes, twice.
 pub(crate) const CHUNK_BYTES: u64 = 128 * 1024;

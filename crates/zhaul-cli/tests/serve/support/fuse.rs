@@ -100,7 +100,7 @@ impl Fuse {
             point: point.to_owned(),
             server: Some({
                 let state = Arc::clone(&state);
-                std::thread::spawn(move || serve(Arc::new(device), &state))
+                std::thread::spawn(move || serve(&Arc::new(device), &state))
             }),
             state,
         };
@@ -182,7 +182,7 @@ impl Drop for Fuse {
     }
 }
 
-fn serve(device: Arc<File>, state: &Arc<State>) {
+fn serve(device: &Arc<File>, state: &Arc<State>) {
     let mut buffer = vec![0; 256 * 1024];
     loop {
         let inner = state.inner.lock().unwrap();
@@ -197,7 +197,7 @@ fn serve(device: Arc<File>, state: &Arc<State>) {
             std::thread::sleep(Duration::from_millis(5));
             continue;
         }
-        let mut asked = [PollFd::new(&*device, PollFlags::IN)];
+        let mut asked = [PollFd::new(&**device, PollFlags::IN)];
         let pause = Timespec {
             tv_sec: 0,
             tv_nsec: 20_000_000,
@@ -205,10 +205,10 @@ fn serve(device: Arc<File>, state: &Arc<State>) {
         if !matches!(poll(&mut asked, Some(&pause)), Ok(1..)) {
             continue;
         }
-        match (&*device).read(&mut buffer) {
+        match (&**device).read(&mut buffer) {
             Ok(n) => {
                 let request = buffer[..n].to_vec();
-                let (device, state) = (Arc::clone(&device), Arc::clone(state));
+                let (device, state) = (Arc::clone(device), Arc::clone(state));
                 // Whoever waits holds up nobody else.
                 std::thread::spawn(move || answer(&device, &state, &request));
             }
