@@ -6,7 +6,7 @@
 //! route: it names one system call at a time ([`Step::Submit`]), is told what the call returned
 //! ([`Transfer::complete`]), and accounts for every byte.
 //!
-//! A [`relay::Relay`] does the same for two streams between two sockets, in both directions.
+//! A [`relay::RelayMachine`] does the same for two streams between two sockets, in both directions.
 //!
 //! Nothing here opens a descriptor, reads a clock, allocates per chunk or blocks, so one state
 //! machine serves blocking, tokio and completion-based drivers, and tests drive it with scripted

@@ -302,7 +302,7 @@ pub enum Step {
     },
     /// The source looks edited in place, but may be in the middle of an append, which stamps the
     /// times before it raises the size: wait so long, then ask again.
-    LookAgain {
+    StatAgain {
         /// How long.
         after: Duration,
     },

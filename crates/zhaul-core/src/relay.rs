@@ -3,10 +3,10 @@
 //! ```text
 //!            note(side, readiness)  begin_turn(now)
 //!                      │                 │
-//!   Relay ── next() ─▶ Call(..) ──driver──▶ complete(call, result), then next() again
-//!                      NeedBuffer / NeedPipe / NeedGrant ─▶ buffer() / pipe() / grant()
-//!                      Wait(wants) / Yield: the turn is over
-//!                      Done(ending)
+//! RelayMachine ── next() ─▶ Call(..) ──driver──▶ complete(call, result), then next() again
+//!                           NeedBuffer / NeedPipe / NeedGrant ─▶ buffer() / pipe() / grant()
+//!                           Wait(wants) / Yield: the turn is over
+//!                           Done(ending)
 //! ```
 //!
 //! Each direction copies through a buffer while its traffic is small, and is spliced through a
@@ -15,8 +15,8 @@
 //! What is kept, whatever the kernel answers:
 //! - What a sink was given is a prefix of what the source sent. A FIN is passed on as a FIN, after
 //!   the last byte; the other direction goes on. A relay whose streams both ended is
-//!   [`Cause::Closed`]; every other cause resets what is left, so that nobody takes a part for the
-//!   whole ([`Abort`]).
+//!   [`RelayCause::Closed`]; every other cause resets what is left, so that nobody takes a part
+//!   for the whole ([`Abort`]).
 //! - A reset is passed on as a reset, after what was sent before it was delivered as far as the
 //!   other side takes it within [`RelayOptions::reset_grace`].
 //! - A turn is bounded, and between two turns without an event nothing is called.
@@ -32,10 +32,10 @@ mod side;
 mod step;
 mod times;
 
-pub use ending::{Cause, Ending, Stats, WayStats};
+pub use ending::{RelayCause, RelayEnding, Stats, WayStats};
 pub use options::{Abort, FlowThresholds, RelayOptions, Trigger};
 pub use side::{Side, Way};
-pub use step::{Call, Interest, Readiness, Step, Wants};
+pub use step::{Call, Readiness, RelayInterest, RelayStep, Wants};
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,7 +48,7 @@ use times::{IdleCheck, earlier};
 
 /// A relay between side A and side B.
 #[derive(Debug)]
-pub struct Relay {
+pub struct RelayMachine {
     options: Arc<RelayOptions>,
     ways: [Direction; 2],
     phase: Phase,
@@ -74,7 +74,7 @@ pub struct Relay {
 #[derive(Clone, Copy, Debug)]
 struct Broken {
     side: Side,
-    cause: Cause,
+    cause: RelayCause,
     since: Duration,
 }
 
@@ -90,11 +90,11 @@ enum Phase {
     /// Both streams were ended before they ended by themselves.
     Settling(Unsettled),
     /// Leaving the connections as they should be.
-    Closing(Cause),
-    Over(Cause),
+    Closing(RelayCause),
+    Over(RelayCause),
 }
 
-impl Relay {
+impl RelayMachine {
     /// A relay that begins at this reading of the clock.
     ///
     /// Both sides count as writable and as not readable: [`note`](Self::note) what is known.
@@ -150,10 +150,10 @@ impl Relay {
         }
     }
 
-    /// Stops the relay: [`Cause::Cancelled`], unless it is over.
+    /// Stops the relay: [`RelayCause::Cancelled`], unless it is over.
     pub fn cancel(&mut self) {
         match self.phase {
-            Phase::Running | Phase::Settling(_) => self.cut(Cause::Cancelled),
+            Phase::Running | Phase::Settling(_) => self.cut(RelayCause::Cancelled),
             Phase::Lingering { .. } => self.finish_broken(),
             Phase::Closing(_) | Phase::Over(_) => {}
         }
@@ -162,7 +162,7 @@ impl Relay {
     /// What to do next in this turn. The step is to be answered before the next one is asked for.
     // No iterator: it does not end with None, and each step wants an answer.
     #[allow(clippy::should_implement_trait)]
-    pub fn next(&mut self) -> Step {
+    pub fn next(&mut self) -> RelayStep {
         let step = match self.phase {
             Phase::Running => self.run(),
             Phase::Lingering { .. } => self.linger(),
@@ -170,7 +170,10 @@ impl Relay {
             Phase::Closing(_) | Phase::Over(_) => None,
         };
         let step = step.unwrap_or_else(|| self.close());
-        if matches!(step, Step::Wait(_) | Step::Yield | Step::Done(_)) {
+        if matches!(
+            step,
+            RelayStep::Wait(_) | RelayStep::Yield | RelayStep::Done(_)
+        ) {
             for direction in &mut self.ways {
                 direction.end_turn();
             }
@@ -179,9 +182,9 @@ impl Relay {
     }
 
     /// `None` once it no longer runs.
-    fn run(&mut self) -> Option<Step> {
+    fn run(&mut self) -> Option<RelayStep> {
         if let Some(side) = self.take_suspect() {
-            return Some(Step::Call(Call::TakeError { side }));
+            return Some(RelayStep::Call(Call::TakeError { side }));
         }
         if let Some(step) = self.check_times() {
             return step;
@@ -195,7 +198,7 @@ impl Relay {
             let next = self.ways[way.index()].next(self.budget_bytes, self.now);
             over &= next == Next::Over;
             match next {
-                Next::Step(step) => return Some(step),
+                Next::RelayStep(step) => return Some(step),
                 Next::Source => wants.of_mut(way.source()).readable = true,
                 Next::Sink => wants.of_mut(way.sink()).writable = true,
                 Next::Buffer => wants.buffer = true,
@@ -208,10 +211,10 @@ impl Relay {
             return self.all_said();
         }
         if spent {
-            return Some(Step::Yield);
+            return Some(RelayStep::Yield);
         }
         wants.wake_at = earlier(wants.wake_at, self.next_limit());
-        Some(Step::Wait(wants))
+        Some(RelayStep::Wait(wants))
     }
 
     /// Reports what a call returned.
@@ -220,7 +223,7 @@ impl Relay {
             Call::TakeError { side } => {
                 let errno = i32::try_from(result.unwrap_or(0)).unwrap_or(0);
                 if errno != 0 {
-                    self.broke(side, Cause::of_read(side, Errno::from_raw(errno)));
+                    self.broke(side, RelayCause::of_read(side, Errno::from_raw(errno)));
                 }
             }
             Call::Unsent { side } => self.idle_check.saw(side, result.unwrap_or(0)),
@@ -248,10 +251,10 @@ impl Relay {
                 self.moved();
             }
             Outcome::ReadFailed(errno) => {
-                self.broke(way.source(), Cause::of_read(way.source(), errno));
+                self.broke(way.source(), RelayCause::of_read(way.source(), errno));
             }
             Outcome::WriteFailed(errno) => {
-                self.broke(way.sink(), Cause::of_write(way.sink(), errno));
+                self.broke(way.sink(), RelayCause::of_write(way.sink(), errno));
             }
         }
     }
@@ -263,23 +266,23 @@ impl Relay {
         }
     }
 
-    /// Answers [`Step::NeedBuffer`] with the size of the buffer; `None` if there is none.
+    /// Answers [`RelayStep::NeedBuffer`] with the size of the buffer; `None` if there is none.
     pub fn buffer(&mut self, way: Way, bytes: Option<usize>) {
         self.ways[way.index()].buffer(bytes);
     }
 
-    /// Answers [`Step::NeedPipe`].
+    /// Answers [`RelayStep::NeedPipe`].
     pub fn pipe(&mut self, way: Way, found: bool) {
         self.ways[way.index()].pipe(found, &self.options);
     }
 
-    /// Answers [`Step::NeedGrant`]: so many bytes may be taken, not before that reading of the
+    /// Answers [`RelayStep::NeedGrant`]: so many bytes may be taken, not before that reading of the
     /// clock.
     pub fn grant(&mut self, way: Way, bytes: usize, not_before: Duration) {
         self.ways[way.index()].grant(bytes, not_before);
     }
 
-    /// From now on [`Step::NeedGrant`] is asked before bytes are taken this way, or no more.
+    /// From now on [`RelayStep::NeedGrant`] is asked before bytes are taken this way, or no more.
     pub fn limit(&mut self, way: Way, limited: bool) {
         self.ways[way.index()].limit(limited);
     }

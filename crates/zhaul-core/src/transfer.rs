@@ -191,7 +191,7 @@ impl Transfer {
             return Step::Yield;
         }
         if self.guard.check == Some(Check::AfterRead) {
-            return self.look();
+            return self.stat();
         }
         if self.ledger.in_transit() == 0
             && let Some(step) = self.next_at_a_clean_point()
@@ -208,10 +208,10 @@ impl Transfer {
         self.submit(op)
     }
 
-    /// The version is wanted: now, or after a moment if it was doubtful.
-    fn look(&mut self) -> Step {
-        if self.guard.takes_doubt() {
-            return Step::LookAgain { after: APPEND_TIME };
+    /// The version is wanted: now, or after a moment if it is suspect.
+    fn stat(&mut self) -> Step {
+        if self.guard.begins_second_round() {
+            return Step::StatAgain { after: APPEND_TIME };
         }
         self.submit(Op::Stat)
     }
@@ -219,7 +219,7 @@ impl Transfer {
     /// Steps that may come between two chunks, when nothing is in transit.
     fn next_at_a_clean_point(&mut self) -> Option<Step> {
         if self.guard.check.is_some() {
-            return Some(self.look());
+            return Some(self.stat());
         }
         if self.ledger.remaining() == Some(0) {
             return Some(self.finish(Ending::Length));
@@ -338,7 +338,7 @@ impl Transfer {
                 self.guard.final_check_done();
                 self.finish(ending);
             }
-            Judgement::EndDoubted => self.doubt_end(),
+            Judgement::SuspectEnd => self.suspect_end(),
             Judgement::Fall(why) => self.fall(why),
             Judgement::Fail(cause) => self.end(cause),
         }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 use zhaul::Version;
-use zhaul::cold::Running;
+use zhaul::cold::ColdJob;
 
 use crate::connection::Connection;
 use crate::entry::Representation;
@@ -39,7 +39,7 @@ pub(crate) struct Chunk {
 }
 
 /// Reads a file's chunk at `range.start` in the pool.
-async fn begin(file: &Representation, range: &Range<u64>) -> Running<Result<Chunk, Trouble>> {
+async fn begin(file: &Representation, range: &Range<u64>) -> ColdJob<Result<Chunk, Trouble>> {
     let (open, version) = (Arc::clone(&file.file), file.version);
     let at = range.start;
     let end = range.end.min(at + CHUNK_BYTES);

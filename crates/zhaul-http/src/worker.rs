@@ -61,7 +61,7 @@ pub(crate) struct Worker {
     pub(crate) cache: RefCell<Cache<FileSet>>,
     pub(crate) clock: Clock,
     /// Which parts of files were found in the page cache lately.
-    pub(crate) residency: zhaul::residency::Memo,
+    pub(crate) residency: zhaul::residency::ResidencyCache,
     /// Look-ups under way on file systems that may not answer.
     pub(crate) loading: RefCell<HashMap<Box<[u8]>, Loading>>,
     /// Room for the key of a look-up.
@@ -105,7 +105,7 @@ impl Worker {
             reactor: Reactor::new(wake)?,
             cache: RefCell::new(Cache::new(cached_files, cached_bytes)),
             clock: Clock::new(),
-            residency: zhaul::residency::Memo::new(),
+            residency: zhaul::residency::ResidencyCache::new(),
             loading: RefCell::default(),
             key: RefCell::default(),
             site,

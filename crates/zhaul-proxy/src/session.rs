@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::event::epoll::EventFlags;
-use zhaul::relay::{Ending, Relay, Stats};
+use zhaul::relay::{Relay, RelayEnding, Stats};
 use zhaul_core::Errno;
 use zhaul_service::Peer;
 
@@ -121,7 +121,7 @@ pub(crate) struct Story {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum End {
     /// The relay did.
-    Relay(Ending),
+    Relay(RelayEnding),
     /// The client went away before it was relayed.
     ClientGone,
     /// The client did not say in time what has to be known.
@@ -184,21 +184,21 @@ pub(crate) const OTHER: &str = "other";
 impl End {
     /// The word in the log.
     pub(crate) fn word(&self) -> &'static str {
-        use zhaul::relay::{Cause, Side};
+        use zhaul::relay::{RelayCause, Side};
         match self {
             Self::Relay(ending) => match ending.cause {
-                Cause::Closed { first: Side::A } => "closed-by-client",
-                Cause::Closed { first: Side::B } => "closed-by-server",
-                Cause::Reset { by: Side::A } => "reset-by-client",
-                Cause::Reset { by: Side::B } => "reset-by-server",
-                Cause::Idle => "idle-timeout",
-                Cause::HalfClosed { .. } => "fin-timeout",
-                Cause::Deadline => "session-timeout",
-                Cause::Cancelled => "killed",
-                Cause::Read { side: Side::A, .. } => "client-read-error",
-                Cause::Read { side: Side::B, .. } => "server-read-error",
-                Cause::Write { side: Side::A, .. } => "client-write-error",
-                Cause::Write { side: Side::B, .. } => "server-write-error",
+                RelayCause::Closed { first: Side::A } => "closed-by-client",
+                RelayCause::Closed { first: Side::B } => "closed-by-server",
+                RelayCause::Reset { by: Side::A } => "reset-by-client",
+                RelayCause::Reset { by: Side::B } => "reset-by-server",
+                RelayCause::Idle => "idle-timeout",
+                RelayCause::HalfClosed { .. } => "fin-timeout",
+                RelayCause::Deadline => "session-timeout",
+                RelayCause::Cancelled => "killed",
+                RelayCause::Read { side: Side::A, .. } => "client-read-error",
+                RelayCause::Read { side: Side::B, .. } => "server-read-error",
+                RelayCause::Write { side: Side::A, .. } => "client-write-error",
+                RelayCause::Write { side: Side::B, .. } => "server-write-error",
                 _ => OTHER,
             },
             Self::ClientGone => "client-gone",
@@ -218,10 +218,12 @@ impl End {
 
     /// More about it, where there is more.
     pub(crate) fn detail(&self) -> Option<String> {
-        use zhaul::relay::Cause;
+        use zhaul::relay::RelayCause;
         match self {
             Self::Relay(ending) => match ending.cause {
-                Cause::Read { errno, .. } | Cause::Write { errno, .. } => Some(errno.to_string()),
+                RelayCause::Read { errno, .. } | RelayCause::Write { errno, .. } => {
+                    Some(errno.to_string())
+                }
                 _ => None,
             },
             Self::BadHeader(why) => Some(why.clone()),

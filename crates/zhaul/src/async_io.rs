@@ -22,24 +22,24 @@
 //! not, and is refused: make an [`Attached`] of it.
 
 mod acknowledged;
-mod ahead;
 mod drive;
 mod end;
 mod files;
 mod pause;
+mod read_ahead;
 mod shared_file;
 mod unregistered;
 mod watch;
 
 pub use crate::haul::Running;
 pub use acknowledged::acknowledged;
-pub use ahead::{is_resident, warm};
-pub(crate) use drive::{AtDrop, Control, Drive, Goal, Held};
+pub(crate) use drive::{AtDrop, Control, Drive, DriveState, Goal};
 pub use end::{AsyncEnd, Attached, SharedFd};
+pub use read_ahead::{is_resident, warm};
 pub use shared_file::SharedFile;
 
-pub(crate) use ahead::{Ahead, Kept, MAX_READ_BYTES};
-pub(crate) use files::{HeldCopy, drive_files};
+pub(crate) use files::{CopyState, drive_files};
 pub(crate) use pause::pause;
+pub(crate) use read_ahead::{Kept, MAX_READ_BYTES, ReadAhead};
 pub(crate) use unregistered::Registered;
 pub(crate) use watch::Watch;

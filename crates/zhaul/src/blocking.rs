@@ -12,10 +12,10 @@ use rustix::event::PollFlags;
 
 use zhaul_core::{Errno, Interest, Op, Operation, Step, Stop, Summary, Transfer, TransferError};
 
+use crate::calls::Buffers;
 use crate::cancel::CancelToken;
 use crate::edges::{ERROR, Ends, READABLE, WRITABLE};
 use crate::endpoint;
-use crate::hands::Hands;
 use crate::in_flight::{Patience, is_in_flight};
 use crate::lease::Lease;
 use crate::nonblocking::Impatient;
@@ -42,13 +42,13 @@ pub(crate) fn drive(
     source: BorrowedFd<'_>,
     sink: BorrowedFd<'_>,
     transfer: Transfer,
-    mut hands: Hands,
+    mut buffers: Buffers,
     control: Control<'_>,
 ) -> Result<Summary, TransferError> {
     let (source, sink) = if control.can_stop(&transfer) {
         (Impatient::source(source), Impatient::sink(sink))
     } else {
-        hands.let_calls_wait();
+        buffers.let_calls_wait();
         (Impatient::Given(source), Impatient::Given(sink))
     };
     let (source, sink) = (source.as_fd(), sink.as_fd());
@@ -57,7 +57,7 @@ pub(crate) fn drive(
         sink,
         ends: Ends::new([(source, READABLE), (sink, WRITABLE)]),
         transfer,
-        hands,
+        buffers,
         control,
         published: Published::default(),
     };
@@ -74,7 +74,7 @@ pub(crate) fn drive(
             Step::Submit(op) => drive.submit(op),
             Step::Wait(interest) => drive.wait(interest),
             Step::Pause { until } => drive.pause(until),
-            Step::LookAgain { after } => {
+            Step::StatAgain { after } => {
                 drive.wait_for([None; 2], Some(after));
             }
             Step::AwaitRelease => drive.await_release(),
@@ -96,7 +96,7 @@ struct Drive<'a> {
     /// The same two, to be waited for.
     ends: Ends<'a, 2>,
     transfer: Transfer,
-    hands: Hands,
+    buffers: Buffers,
     control: Control<'a>,
     published: Published,
 }
@@ -108,17 +108,17 @@ impl Drive<'_> {
         {
             return self.transfer.stop(stop);
         }
-        if !self.hands.hold_pipe_for(&op) {
+        if !self.buffers.hold_pipe_for(&op) {
             self.transfer.no_pipe();
             return self.publish();
         }
-        let result = self.hands.execute(&op, self.source, self.sink);
+        let result = self.buffers.execute(&op, self.source, self.sink);
         self.report(op, result);
     }
 
     fn report(&mut self, op: Op, result: Result<usize, Errno>) {
         self.transfer.complete(op, result);
-        self.hands.settle_pipe(self.transfer.pipe_bytes());
+        self.buffers.settle_pipe(self.transfer.pipe_bytes());
         self.publish();
     }
 

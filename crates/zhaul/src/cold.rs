@@ -51,7 +51,7 @@ type Job = Box<dyn FnOnce() + Send>;
 /// A job under way; awaiting it gives its result. Dropping it does not stop the job, but one that has
 /// not begun is then not begun.
 #[derive(Debug)]
-pub struct Running<T> {
+pub struct ColdJob<T> {
     result: oneshot::Receiver<std::thread::Result<T>>,
 }
 
@@ -96,7 +96,7 @@ impl ColdPool {
     pub async fn submit<T: Send + 'static>(
         &self,
         job: impl FnOnce() -> T + Send + 'static,
-    ) -> Running<T> {
+    ) -> ColdJob<T> {
         let room = Arc::clone(&self.room).acquire_owned().await;
         self.start(room.ok(), job)
     }
@@ -105,7 +105,7 @@ impl ColdPool {
     pub fn try_submit<T: Send + 'static>(
         &self,
         job: impl FnOnce() -> T + Send + 'static,
-    ) -> Option<Running<T>> {
+    ) -> Option<ColdJob<T>> {
         let room = Arc::clone(&self.room).try_acquire_owned().ok()?;
         Some(self.start(Some(room), job))
     }
@@ -125,7 +125,7 @@ impl ColdPool {
         &self,
         room: Option<OwnedSemaphorePermit>,
         job: impl FnOnce() -> T + Send + 'static,
-    ) -> Running<T> {
+    ) -> ColdJob<T> {
         let (sender, result) = oneshot::channel();
         self.push(Box::new(move || {
             // The room is in the queue, and this job left it.
@@ -136,7 +136,7 @@ impl ColdPool {
             // Whoever waited may be gone meanwhile.
             let _ = sender.send(catch_unwind(AssertUnwindSafe(job)));
         }));
-        Running { result }
+        ColdJob { result }
     }
 
     fn push(&self, job: Job) {
@@ -178,7 +178,7 @@ impl ColdPool {
     }
 }
 
-impl<T> Running<T> {
+impl<T> ColdJob<T> {
     /// Waits for the result.
     ///
     /// # Panics

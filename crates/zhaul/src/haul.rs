@@ -17,18 +17,18 @@ use zhaul_core::{
 };
 
 use crate::blocking;
+use crate::calls::Buffers;
 use crate::cancel::CancelToken;
 #[cfg(feature = "tokio")]
 use crate::cold::ColdPool;
 use crate::endpoint;
 use crate::handle::Handle;
-use crate::hands::Hands;
 use crate::lease::{self, Lease};
 use crate::peer;
 use crate::pipe_pool::PipePool;
 use crate::progress::Progress;
 #[cfg(feature = "tokio")]
-use crate::residency::Memo;
+use crate::residency::ResidencyCache;
 use position::Position;
 #[cfg(feature = "tokio")]
 pub use running::Running;
@@ -53,7 +53,7 @@ pub struct Haul<'a, S, K> {
     #[cfg(feature = "tokio")]
     cold: Option<std::sync::Arc<ColdPool>>,
     #[cfg(feature = "tokio")]
-    residency: Option<Handle<'a, Memo>>,
+    residency: Option<Handle<'a, ResidencyCache>>,
 }
 
 /// Describes a transfer from `source` to `sink`, which [`Haul::run`] or [`Haul::run_async`] makes.
@@ -234,7 +234,7 @@ impl<'a, S, K> Haul<'a, S, K> {
 /// A transfer that is about to begin.
 struct Prepared {
     transfer: Transfer,
-    hands: Hands,
+    buffers: Buffers,
     source: SourceFacts,
     #[cfg_attr(not(feature = "tokio"), allow(dead_code))]
     sink: SinkFacts,
@@ -285,7 +285,7 @@ impl<S: AsFd, K: AsFd> Haul<'_, S, K> {
             began: Instant::now(),
             keeps_time: self.keeps_time(),
         };
-        blocking::drive(source, sink, prepared.transfer, prepared.hands, control)
+        blocking::drive(source, sink, prepared.transfer, prepared.buffers, control)
     }
 }
 
@@ -331,7 +331,7 @@ impl<S, K> Haul<'_, S, K> {
         let plan = Plan::select(&source, &sink, &host, &ask);
         Ok(Prepared {
             transfer: Transfer::new(plan, &source, &sink, &host, &ask)?,
-            hands: Hands::new(&source, &sink, self.pipes.clone()),
+            buffers: Buffers::new(&source, &sink, self.pipes.clone()),
             source,
             sink,
         })

@@ -14,7 +14,7 @@ use zhaul_core::{
 };
 
 use super::*;
-use crate::hands::Hands;
+use crate::calls::Buffers;
 use crate::progress::Progress;
 use crate::{async_io as on_tokio, blocking, endpoint};
 
@@ -34,7 +34,7 @@ impl Leased {
         Self { path, file, lease }
     }
 
-    fn transfer(&self) -> (Transfer, Hands) {
+    fn transfer(&self) -> (Transfer, Buffers) {
         let source = SourceFacts::regular(endpoint::version(&self.file).unwrap());
         let sink = SinkFacts::stream_socket(InPlaceEnd::Acknowledged);
         let ask = Ask {
@@ -45,11 +45,11 @@ impl Leased {
         let plan = Plan::select(&source, &sink, &host, &ask);
         assert_eq!(plan.route, Route::Sendfile);
         let transfer = Transfer::new(plan, &source, &sink, &host, &ask).unwrap();
-        (transfer, Hands::new(&source, &sink, None))
+        (transfer, Buffers::new(&source, &sink, None))
     }
 
     fn run(&self, sink: &UnixStream, progress: &Progress) -> Result<Summary, TransferError> {
-        let (transfer, hands) = self.transfer();
+        let (transfer, buffers) = self.transfer();
         let control = blocking::Control {
             lease: Some(&self.lease),
             cancel: None,
@@ -57,7 +57,7 @@ impl Leased {
             began: Instant::now(),
             keeps_time: false,
         };
-        blocking::drive(self.file.as_fd(), sink.as_fd(), transfer, hands, control)
+        blocking::drive(self.file.as_fd(), sink.as_fd(), transfer, buffers, control)
     }
 
     async fn run_async(
@@ -65,7 +65,7 @@ impl Leased {
         sink: &tokio::net::UnixStream,
         progress: &Progress,
     ) -> Result<Summary, TransferError> {
-        let (transfer, hands) = self.transfer();
+        let (transfer, buffers) = self.transfer();
         let control = on_tokio::Control {
             lease: Some(&self.lease),
             cancel: None,
@@ -73,21 +73,21 @@ impl Leased {
             began: None,
             deadline: None,
         };
-        let ahead: Option<on_tokio::Ahead<'_, on_tokio::Kept<'_, File>>> = None;
-        let mut held = on_tokio::Held::new(transfer, hands);
+        let read_ahead: Option<on_tokio::ReadAhead<'_, on_tokio::Kept<'_, File>>> = None;
+        let mut state = on_tokio::DriveState::new(transfer, buffers);
         let (ends, at_drop) = ((&self.file, sink), on_tokio::AtDrop::Keep);
-        let drive = on_tokio::Drive::new(ends, &mut held, ahead, control, at_drop);
+        let drive = on_tokio::Drive::new(ends, &mut state, read_ahead, control, at_drop);
         drive.run(on_tokio::Goal::End).await.unwrap()
     }
 }
 
 /// Breaks the lease without changing the file.
-fn knock(path: &Path) {
+fn break_lease(path: &Path) {
     let opened = OpenOptions::new()
         .write(true)
         .custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed())
         .open(path);
-    assert!(opened.is_err(), "the lease is held");
+    assert!(opened.is_err(), "the lease is state");
 }
 
 fn thread_time() -> Duration {
@@ -116,7 +116,7 @@ fn an_editor_waits_for_the_release_and_no_thread_spins_meanwhile() {
             (outcome, thread_time() - before)
         });
         wait_until(|| progress.moved() == 50_000);
-        knock(&leased.path);
+        break_lease(&leased.path);
         std::thread::sleep(Duration::from_millis(300));
         assert!(!sending.is_finished(), "the receiver has not read yet");
         far.read_exact(&mut vec![0; 50_000]).unwrap();
@@ -135,7 +135,7 @@ fn a_broken_lease_is_reported_when_nothing_is_in_flight_any_more() {
     std::thread::scope(|scope| {
         let sending = scope.spawn(|| leased.run(&near, &progress));
         wait_until(|| progress.moved() > 0);
-        knock(&leased.path);
+        break_lease(&leased.path);
         std::thread::sleep(Duration::from_millis(100));
         assert!(!sending.is_finished(), "pages are in flight");
         let mut left = progress.moved();
@@ -155,7 +155,7 @@ async fn a_task_waits_for_the_release_before_it_reports_a_broken_lease() {
     let progress = Progress::new();
     let receiving = async {
         tokio::time::sleep(Duration::from_millis(50)).await;
-        knock(&leased.path);
+        break_lease(&leased.path);
         tokio::time::sleep(Duration::from_millis(100)).await;
         let mut left = progress.moved();
         let mut buffer = vec![0; 1 << 16];
@@ -182,7 +182,7 @@ fn patience_ends_some_time_after_the_break() {
     assert_eq!(patience.ends_at(), None, "nobody waits");
     let failed = Patience::new(Some(&leased.lease), true);
     assert!(failed.ends_at().is_some() && !failed.is_over());
-    knock(&leased.path);
+    break_lease(&leased.path);
     wait_until(|| leased.lease.is_broken());
     let left = patience.ends_at().unwrap() - leased.lease.broken_at().unwrap();
     assert!(left <= LONGEST && left > Duration::ZERO, "{left:?}");

@@ -50,13 +50,13 @@ use crate::errno::{errno_of, of_rustix};
 
 /// A read lease. Dropping it lets waiting editors in.
 pub struct Lease {
-    held: Arc<Held>,
+    shared: Arc<Shared>,
     watcher: &'static Watcher,
     identity: (u64, u64),
 }
 
 /// What the watching thread shares with the owner of the lease.
-struct Held {
+struct Shared {
     fd: OwnedFd,
     /// F_SETLEASE succeeded; before that, no lease is to be expected.
     armed: AtomicBool,
@@ -103,7 +103,7 @@ impl Lease {
         }
         let fd = open_anew(file)?;
         let watcher = Watcher::running()?;
-        let held = Arc::new(Held {
+        let shared = Arc::new(Shared {
             fd,
             armed: AtomicBool::new(false),
             broken: CancelToken::new(),
@@ -111,9 +111,9 @@ impl Lease {
             callbacks: Mutex::default(),
         });
         // Known to the watcher before the first signal can come, and removed again on any error.
-        watcher.add(&held);
+        watcher.add(&shared);
         let lease = Self {
-            held,
+            shared,
             watcher,
             identity: (stat.st_dev, stat.st_ino),
         };
@@ -122,26 +122,26 @@ impl Lease {
     }
 
     fn arm(&self) -> Result<(), LeaseError> {
-        let fd = self.held.fd.as_fd();
+        let fd = self.shared.fd.as_fd();
         let refused = |error: std::io::Error| LeaseError::from_lease_call(errno_of(&error));
         set_owner_thread(fd, self.watcher.thread).map_err(refused)?;
         set_signal(fd, self.watcher.signal).map_err(refused)?;
         set_lease(fd, LeaseKind::Read).map_err(refused)?;
-        self.held.armed.store(true, Ordering::SeqCst);
+        self.shared.armed.store(true, Ordering::SeqCst);
         // A break between the last two lines found the lease unarmed.
-        self.held.look();
+        self.shared.check();
         Ok(())
     }
 
     /// True once somebody wants to write to the file.
     pub fn is_broken(&self) -> bool {
-        self.held.broken.is_cancelled()
+        self.shared.broken.is_cancelled()
     }
 
     /// When that was noticed. The kernel takes the lease away `/proc/sys/fs/lease-break-time` after
     /// it happened.
     pub fn broken_at(&self) -> Option<Instant> {
-        self.held.broken_at.get().copied()
+        self.shared.broken_at.get().copied()
     }
 
     /// Device and inode of the file that it is on.
@@ -151,19 +151,19 @@ impl Lease {
 
     /// What tells of the break, for whoever waits in `poll(2)`.
     pub(crate) fn break_token(&self) -> &CancelToken {
-        &self.held.broken
+        &self.shared.broken
     }
 
     /// Waits until somebody wants to write to the file.
     #[cfg(feature = "tokio")]
     pub async fn broken(&self) {
-        self.held.broken.cancelled().await;
+        self.shared.broken.cancelled().await;
     }
 
     /// Calls `callback` when somebody wants to write to the file, at once if that is so already.
     /// It runs on the watching thread and must be short; a panic in it goes no further.
     pub fn on_break(&self, callback: impl FnOnce() + Send + 'static) {
-        let mut callbacks = self.held.callbacks();
+        let mut callbacks = self.shared.callbacks();
         if !self.is_broken() {
             callbacks.push(Box::new(callback));
             return;
@@ -180,25 +180,25 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.watcher.remove(self.held.fd.as_raw_fd());
+        self.watcher.remove(self.shared.fd.as_raw_fd());
         // Closing the description would end the lease as well, but the watcher may be holding
         // the last reference for a moment.
-        let _ = set_lease(self.held.fd.as_fd(), LeaseKind::None);
+        let _ = set_lease(self.shared.fd.as_fd(), LeaseKind::None);
     }
 }
 
 impl fmt::Debug for Lease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Lease")
-            .field("fd", &self.held.fd)
+            .field("fd", &self.shared.fd)
             .field("broken", &self.is_broken())
             .finish()
     }
 }
 
-impl Held {
+impl Shared {
     /// Asks the kernel whether the lease still stands.
-    fn look(&self) {
+    fn check(&self) {
         if !self.armed.load(Ordering::SeqCst) || self.broken.is_cancelled() {
             return;
         }
@@ -236,7 +236,7 @@ struct Watcher {
     process: u32,
 }
 
-type Leases = Mutex<HashMap<RawFd, Arc<Held>>>;
+type Leases = Mutex<HashMap<RawFd, Arc<Shared>>>;
 
 impl Watcher {
     /// The one watcher of this process, started if need be. A failed start is tried again with
@@ -291,8 +291,8 @@ impl Watcher {
         }
     }
 
-    fn add(&self, held: &Arc<Held>) {
-        lock(&self.leases).insert(held.fd.as_raw_fd(), Arc::clone(held));
+    fn add(&self, shared: &Arc<Shared>) {
+        lock(&self.leases).insert(shared.fd.as_raw_fd(), Arc::clone(shared));
     }
 
     fn remove(&self, fd: RawFd) {
@@ -306,8 +306,8 @@ struct BreakAll<'a>(&'a Leases);
 impl Drop for BreakAll<'_> {
     fn drop(&mut self) {
         let all: Vec<_> = lock(self.0).values().cloned().collect();
-        for held in all {
-            held.break_now();
+        for shared in all {
+            shared.break_now();
         }
     }
 }
@@ -326,8 +326,8 @@ fn watch(set: &SignalSet, signal: i32, leases: &Leases) {
             // SIGIO: the queue of real-time signals was full and breaks were lost.
             _ => Some(lock(leases).values().cloned().collect()),
         };
-        for held in about.unwrap_or_default() {
-            held.look();
+        for shared in about.unwrap_or_default() {
+            shared.check();
         }
     }
 }

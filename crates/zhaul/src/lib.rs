@@ -45,11 +45,11 @@
 
 mod blocking;
 mod buffer;
+mod calls;
 mod cancel;
 mod edges;
 mod errno;
 mod handle;
-mod hands;
 mod haul;
 mod in_flight;
 mod nonblocking;

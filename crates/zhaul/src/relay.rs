@@ -52,6 +52,6 @@ pub use limit::{Limit, RateLimit, now};
 pub use progress::RelayProgress;
 pub use turns::{Relay, Resources, Turn};
 pub use zhaul_core::relay::{
-    Abort, Cause, Ending, FlowThresholds, Interest, Readiness, RelayOptions, Side, Stats, Trigger,
-    Wants, Way, WayStats,
+    Abort, FlowThresholds, Readiness, RelayCause, RelayEnding, RelayInterest, RelayOptions, Side,
+    Stats, Trigger, Wants, Way, WayStats,
 };

@@ -18,7 +18,7 @@
 //! `cachestat(2)` is there since Linux 6.5, RWF_NOWAIT since 4.14.
 //! [preadv2(2)](https://man7.org/linux/man-pages/man2/readv.2.html)
 
-mod memo;
+mod cache;
 mod populate;
 
 use std::io::IoSliceMut;
@@ -30,7 +30,7 @@ use rustix::io::{Errno as Raw, ReadWriteFlags};
 
 use crate::endpoint::{FileSystem, file_system};
 
-pub use memo::{Chunk, Memo, Tick};
+pub use cache::{Chunk, ResidencyCache, Tick};
 pub use populate::populate;
 
 /// What is known about a range of a file.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use common::pattern;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
-use zhaul::relay::{Cause, RelayProgress, Way};
+use zhaul::relay::{RelayCause, RelayProgress, Way};
 use zhaul::{CancelToken, Route};
 
 async fn received(mut from: DuplexStream) -> Vec<u8> {
@@ -59,7 +59,11 @@ async fn an_idle_relay_and_a_cancelled_one_end() {
     let ending = tokio::time::timeout(Duration::from_secs(20), relay)
         .await
         .unwrap();
-    assert!(matches!(ending.cause, Cause::Idle), "{:?}", ending.cause);
+    assert!(
+        matches!(ending.cause, RelayCause::Idle),
+        "{:?}",
+        ending.cause
+    );
     assert!(began.elapsed() >= limit);
 
     let ((client, a), (b, server)) = (duplex(1000), duplex(1000));
@@ -72,7 +76,7 @@ async fn an_idle_relay_and_a_cancelled_one_end() {
         .unwrap()
         .unwrap();
     assert!(
-        matches!(ending.cause, Cause::Cancelled),
+        matches!(ending.cause, RelayCause::Cancelled),
         "{:?}",
         ending.cause
     );

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use common::{TestFile, pattern, wait_until};
 use zhaul::async_io::Attached;
-use zhaul::relay::{Cause, RelayOptions, RelayProgress, Side, Way};
+use zhaul::relay::{RelayCause, RelayOptions, RelayProgress, Side, Way};
 use zhaul::{CancelToken, Progress, Stability, relay, transfer};
 use zhaul_sys::msg_zerocopy;
 
@@ -377,7 +377,10 @@ fn a_relay_waits_for_one_side_although_the_other_hung_up() {
             far_b.set_nonblocking(false).unwrap();
             let _ = far_b.read_to_end(&mut Vec::new());
             let cause = relaying.join().unwrap().cause;
-            assert!(matches!(cause, Cause::Reset { by: Side::A }), "{cause}");
+            assert!(
+                matches!(cause, RelayCause::Reset { by: Side::A }),
+                "{cause}"
+            );
         });
     }
 }

@@ -18,7 +18,7 @@ use rustix::fs::MemfdFlags;
 use zhaul::{Cause, Lease, LeaseError, Route};
 
 /// Opens for writing without waiting, which breaks the lease all the same.
-fn knock(file: &TestFile) {
+fn break_lease(file: &TestFile) {
     let error = OpenOptions::new()
         .write(true)
         .custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed())
@@ -101,7 +101,7 @@ fn leases_on_one_file_are_independent() {
     let first = common::lease(&descriptor);
     let second = common::lease(&descriptor);
     drop(first);
-    knock(&file);
+    break_lease(&file);
     wait_until("the second is broken", || second.is_broken());
 }
 
@@ -149,7 +149,7 @@ fn callbacks_run_once_and_late_ones_at_once() {
     let (sender, receiver) = std::sync::mpsc::channel();
     let late = sender.clone();
     lease.on_break(move || sender.send("early").unwrap());
-    knock(&file);
+    break_lease(&file);
     assert_eq!(receiver.recv_timeout(Duration::from_secs(5)), Ok("early"));
     lease.on_break(move || late.send("late").unwrap());
     assert_eq!(receiver.recv_timeout(Duration::ZERO), Ok("late"));
@@ -162,9 +162,9 @@ fn a_callback_that_panics_leaves_the_other_leases_watched() {
     let (sender, receiver) = std::sync::mpsc::channel();
     one.on_break(|| panic!("the callback's own"));
     one.on_break(move || sender.send(()).unwrap());
-    knock(&first);
+    break_lease(&first);
     assert_eq!(receiver.recv_timeout(Duration::from_secs(5)), Ok(()));
-    knock(&second);
+    break_lease(&second);
     wait_until("the next break is noticed", || other.is_broken());
 }
 
@@ -206,7 +206,7 @@ async fn a_task_awaits_the_break() {
     let lease = common::lease(file.open());
     let waiting = tokio::time::timeout(Duration::from_millis(30), lease.broken());
     assert!(waiting.await.is_err(), "not broken yet");
-    knock(&file);
+    break_lease(&file);
     tokio::time::timeout(Duration::from_secs(5), lease.broken())
         .await
         .unwrap();
@@ -224,7 +224,7 @@ fn many_leases_are_all_noticed() {
         .collect();
     std::thread::scope(|scope| {
         for some in files.chunks(50) {
-            scope.spawn(move || some.iter().for_each(knock));
+            scope.spawn(move || some.iter().for_each(break_lease));
         }
     });
     for (number, lease) in leases.iter().enumerate() {
@@ -262,7 +262,7 @@ fn a_blocking_transfer_stops_when_the_lease_breaks() {
         // The receiver reads nothing: the transfer sits in poll(2) when the editor comes.
         std::thread::sleep(Duration::from_millis(50));
         let began = Instant::now();
-        knock(&file);
+        break_lease(&file);
         let error = sending.join().unwrap().unwrap_err();
         assert!(
             began.elapsed() < Duration::from_secs(5),
@@ -291,11 +291,11 @@ async fn a_waiting_task_stops_when_the_lease_breaks() {
     let lease = common::lease(&source);
     let (near, _far) = common::unix_pair_of_tokio();
     let sending = zhaul::transfer(&source, &near).lease(&lease).run_async();
-    let knocking = async {
+    let breaking = async {
         tokio::time::sleep(Duration::from_millis(50)).await;
-        knock(&file);
+        break_lease(&file);
     };
-    let both = async { tokio::join!(sending, knocking).0 };
+    let both = async { tokio::join!(sending, breaking).0 };
     let result = tokio::time::timeout(Duration::from_secs(5), both)
         .await
         .unwrap();

@@ -27,8 +27,8 @@ use rustix::net::{self, AddressFamily, SocketType, sockopt};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use zhaul::PipePool;
 use zhaul::relay::{
-    BufferPool, Cause, Ending, Relay, RelayOptions, Resources, Side, Turn, WATCH, Way, now,
-    readiness,
+    BufferPool, Relay, RelayCause, RelayEnding, RelayOptions, Resources, Side, Turn, WATCH, Way,
+    now, readiness,
 };
 
 /// Connections at a time: each has four threads for its peers.
@@ -193,11 +193,15 @@ struct Session {
     /// `None` once it is over.
     fds: Option<[OwnedFd; 2]>,
     relay: Relay,
-    ending: Option<Ending>,
+    ending: Option<RelayEnding>,
 }
 
 /// Runs relays on one epoll instance until all are over.
-fn run_all(instance: &OwnedFd, pairs: Vec<[OwnedFd; 2]>, resources: &Resources) -> Vec<Ending> {
+fn run_all(
+    instance: &OwnedFd,
+    pairs: Vec<[OwnedFd; 2]>,
+    resources: &Resources,
+) -> Vec<RelayEnding> {
     let options = Arc::new(RelayOptions::default());
     let mut sessions = Vec::new();
     for (key, fds) in pairs.into_iter().enumerate() {
@@ -308,7 +312,7 @@ fn peers(streams: [Stream; 2], characters: [Character; 2], seed: u64) -> Peers {
     }
 }
 
-fn check(peers: Peers, ending: &Ending) {
+fn check(peers: Peers, ending: &RelayEnding) {
     let sent = peers.talkers.map(|talker| talker.join().unwrap());
     let got = peers.listeners.map(|listener| listener.join().unwrap());
     let rude = peers.characters.map(Character::is_rude);
@@ -324,8 +328,8 @@ fn check(peers: Peers, ending: &Ending) {
         }
     }
     match ending.cause {
-        Cause::Closed { .. } => {}
-        Cause::Reset { by } => assert!(rude[by.index()], "{told}"),
+        RelayCause::Closed { .. } => {}
+        RelayCause::Reset { by } => assert!(rude[by.index()], "{told}"),
         other => panic!("{other}: {told}"),
     }
 }
@@ -390,7 +394,7 @@ fn whatever_peers_do_nothing_is_lost_or_left_over() {
 }
 
 /// The same with a pool that can open no pipe.
-fn run_starved(pairs: Vec<[OwnedFd; 2]>, resources: &Resources) -> Vec<Ending> {
+fn run_starved(pairs: Vec<[OwnedFd; 2]>, resources: &Resources) -> Vec<RelayEnding> {
     let starved = Resources {
         pipes: PipePool::new(3, 1 << 20),
         buffers: resources.buffers.clone(),

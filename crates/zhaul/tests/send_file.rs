@@ -16,7 +16,7 @@ use common::{TestFile, pattern, unix_pair_of_tokio, wait_until};
 use tokio::io::{AsyncReadExt, Interest, Ready};
 use tokio::net::UnixStream;
 use zhaul::async_io::{AsyncEnd, SharedFile, is_resident, warm};
-use zhaul::residency::{Memo, Residency, probe};
+use zhaul::residency::{Residency, ResidencyCache, probe};
 use zhaul::{
     CancelToken, Cause, ColdPool, Haul, InPlaceEnd, Lease, Progress, Refusal, Route, SinkFacts,
     SourceFacts, Stability, Version, endpoint,
@@ -25,7 +25,7 @@ use zhaul::{
 struct Sending {
     file: Arc<OwnedFd>,
     version: Version,
-    memo: Memo,
+    cache: ResidencyCache,
     cold: Arc<ColdPool>,
     progress: Progress,
 }
@@ -37,7 +37,7 @@ impl Sending {
         Self {
             file: Arc::new(file),
             version,
-            memo: Memo::new(),
+            cache: ResidencyCache::new(),
             cold: ColdPool::new(4, 64),
             progress: Progress::new(),
         }
@@ -51,7 +51,7 @@ impl Sending {
             .stability(Stability::Immutable)
             .await_release(false)
             .range(range)
-            .residency(&self.memo)
+            .residency(&self.cache)
             .cold_pool(&self.cold)
             .progress(&self.progress)
     }
@@ -425,21 +425,21 @@ async fn cancelling_and_dropping_stop_it() {
 async fn warming_reads_what_is_cold_and_remembers_it() {
     let file = TestFile::with(&pattern(3_000_000));
     let sending = Sending::of(&file);
-    let (memo, cold, version) = (&sending.memo, &sending.cold, &sending.version);
+    let (cache, cold, version) = (&sending.cache, &sending.cold, &sending.version);
     if !drop_from_cache(&sending.file) {
         zhaul_untested::skip_this("pages cannot be dropped here");
         return;
     }
     let range = 0..3_000_000;
     let file: BorrowedFd<'_> = AsFd::as_fd(&*sending.file);
-    assert!(!is_resident(file, version, range.clone(), memo));
+    assert!(!is_resident(file, version, range.clone(), cache));
     assert_eq!(
-        warm(&sending.file, version, range.clone(), memo, cold).await,
+        warm(&sending.file, version, range.clone(), cache, cold).await,
         Ok(true)
     );
-    assert!(is_resident(file, version, range.clone(), memo));
+    assert!(is_resident(file, version, range.clone(), cache));
     assert_eq!(
-        warm(&sending.file, version, range, memo, cold).await,
+        warm(&sending.file, version, range, cache, cold).await,
         Ok(false)
     );
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use common::{TestFile, pattern, wait_until};
 use zhaul::async_io::{Attached, acknowledged};
-use zhaul::relay::{Cause, RelayProgress, Side, Way};
+use zhaul::relay::{RelayCause, RelayProgress, Side, Way};
 use zhaul::{Progress, Stability, relay, transfer};
 
 fn run<T>(future: impl Future<Output = T>) -> T {
@@ -120,7 +120,7 @@ fn a_reset_is_passed_on_after_what_was_sent_before_it() {
         assert_eq!(reset.kind(), std::io::ErrorKind::ConnectionReset);
         assert!(received == said[..received.len()]);
         let cause = relaying.join().unwrap().cause;
-        assert_eq!(cause, Cause::Reset { by: Side::A });
+        assert_eq!(cause, RelayCause::Reset { by: Side::A });
     });
 }
 

@@ -19,7 +19,7 @@ use super::ending::WayStats;
 use super::flow::Flow;
 use super::options::RelayOptions;
 use super::side::Way;
-use super::step::{Call, Readiness, Step};
+use super::step::{Call, Readiness, RelayStep};
 
 #[derive(Debug)]
 pub(super) struct Direction {
@@ -79,7 +79,7 @@ enum Sink {
 /// What a direction does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
-    Step(Step),
+    RelayStep(RelayStep),
     /// Waits for the source.
     Source,
     /// Waits for the sink.
@@ -245,7 +245,7 @@ impl Direction {
         match self.source {
             Source::Ended => {
                 let way = self.way;
-                Next::Step(Step::Call(Call::ShutdownWrite { way }))
+                Next::RelayStep(RelayStep::Call(Call::ShutdownWrite { way }))
             }
             Source::Broken => Next::Over,
             Source::Open | Source::Failing => self.next_in(budget_bytes, now),
@@ -283,7 +283,7 @@ impl Direction {
             return Next::Pause(self.not_before);
         }
         let allowed = match self.allowance {
-            Some(0) => return Next::Step(Step::NeedGrant { way, wanted }),
+            Some(0) => return Next::RelayStep(RelayStep::NeedGrant { way, wanted }),
             Some(bytes) => bytes,
             None => usize::MAX,
         };
@@ -294,15 +294,15 @@ impl Direction {
             });
         }
         if !self.has_pipe {
-            return Next::Step(Step::NeedPipe(way));
+            return Next::RelayStep(RelayStep::NeedPipe(way));
         }
         let len = wanted.min(allowed);
-        Next::Step(Step::Call(Call::SpliceIn { way, len }))
+        Next::RelayStep(RelayStep::Call(Call::SpliceIn { way, len }))
     }
 
     const fn if_sink_is_ready(&self, call: Call) -> Next {
         if self.sink_ready {
-            Next::Step(Step::Call(call))
+            Next::RelayStep(RelayStep::Call(call))
         } else {
             Next::Sink
         }
@@ -311,8 +311,8 @@ impl Direction {
     fn with_buffer(&self, call: impl FnOnce(usize) -> Call) -> Next {
         match self.buffer_bytes {
             0 if self.buffer_refused => Next::Buffer,
-            0 => Next::Step(Step::NeedBuffer(self.way)),
-            room => Next::Step(Step::Call(call(room))),
+            0 => Next::RelayStep(RelayStep::NeedBuffer(self.way)),
+            room => Next::RelayStep(RelayStep::Call(call(room))),
         }
     }
 

@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use super::ending::Cause;
+use super::ending::RelayCause;
 use super::side::Side;
-use super::step::{Call, Step, Wants};
+use super::step::{Call, RelayStep, Wants};
 use super::times::{FIRST_LINGER_PAUSE, MAX_LINGER_PAUSE};
-use super::{Phase, Relay};
+use super::{Phase, RelayMachine};
 
 /// What is waited for after both streams were ended.
 #[derive(Clone, Copy, Debug)]
@@ -24,10 +24,10 @@ impl Unsettled {
     }
 }
 
-impl Relay {
+impl RelayMachine {
     /// Stops gracefully, by this reading of the clock: takes nothing more, delivers what it has taken,
     /// ends both streams with a FIN, and waits until that is acknowledged, so that closing the
-    /// sockets takes nothing back. Then it is over with [`Cause::Stopped`]. What is not done in
+    /// sockets takes nothing back. Then it is over with [`RelayCause::Stopped`]. What is not done in
     /// time is [cancelled](Self::cancel).
     ///
     /// What peers send meanwhile is not taken; closing resets their connections, so they know.
@@ -43,7 +43,7 @@ impl Relay {
     }
 
     /// Both directions are over: everything was delivered to the kernel.
-    pub(super) fn settle(&mut self) -> Option<Step> {
+    pub(super) fn settle(&mut self) -> Option<RelayStep> {
         if self.broken.is_some() {
             self.finish_broken();
             return None;
@@ -56,12 +56,12 @@ impl Relay {
         self.next_of_settling()
     }
 
-    pub(super) fn next_of_settling(&mut self) -> Option<Step> {
+    pub(super) fn next_of_settling(&mut self) -> Option<RelayStep> {
         let (Phase::Settling(unsettled), Some(end)) = (self.phase, self.drain_end) else {
             return None;
         };
         if let Some(side) = self.take_suspect() {
-            return Some(Step::Call(Call::TakeError { side }));
+            return Some(RelayStep::Call(Call::TakeError { side }));
         }
         if self.broken.is_some() {
             self.finish_broken();
@@ -71,17 +71,17 @@ impl Relay {
             .into_iter()
             .find(|side| unsettled.sides[side.index()]);
         let Some(side) = side else {
-            self.phase = Phase::Over(Cause::Stopped);
+            self.phase = Phase::Over(RelayCause::Stopped);
             return None;
         };
         if self.now >= end {
-            self.cut(Cause::Cancelled);
+            self.cut(RelayCause::Cancelled);
             return None;
         }
         if self.now >= unsettled.look_at {
-            return Some(Step::Call(Call::Unacknowledged { side }));
+            return Some(RelayStep::Call(Call::Unacknowledged { side }));
         }
-        Some(Step::Wait(Wants {
+        Some(RelayStep::Wait(Wants {
             wake_at: Some(unsettled.look_at.min(end)),
             ..Wants::default()
         }))

@@ -10,7 +10,7 @@ use super::side::{Side, Way};
 /// What ended a relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Cause {
+pub enum RelayCause {
     /// Both streams ended, and all of both was delivered. In a relay of one way: that stream did.
     Closed {
         /// Who ended first.
@@ -51,7 +51,7 @@ pub enum Cause {
     },
 }
 
-impl Cause {
+impl RelayCause {
     /// True if both streams came through whole.
     pub const fn is_clean(self) -> bool {
         matches!(self, Self::Closed { .. })
@@ -74,7 +74,7 @@ impl Cause {
     }
 }
 
-impl fmt::Display for Cause {
+impl fmt::Display for RelayCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Closed { first } => write!(f, "closed, first by {first}"),
@@ -157,15 +157,15 @@ impl Stats {
 /// A relay that is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Ending {
+pub struct RelayEnding {
     /// Why.
-    pub cause: Cause,
+    pub cause: RelayCause,
     /// What it moved.
     pub stats: Stats,
 }
 
-impl Ending {
-    pub(super) const fn new(cause: Cause, stats: Stats) -> Self {
+impl RelayEnding {
+    pub(super) const fn new(cause: RelayCause, stats: Stats) -> Self {
         Self { cause, stats }
     }
 }

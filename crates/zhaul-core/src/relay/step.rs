@@ -3,7 +3,7 @@
 use std::ops::{BitOr, BitOrAssign};
 use std::time::Duration;
 
-use super::ending::Ending;
+use super::ending::RelayEnding;
 use super::side::{Side, Way};
 
 /// One system call. Exhaustive, as [`Op`](crate::Op) is: a driver knows them all.
@@ -96,14 +96,17 @@ impl Call {
 
 /// What the driver does next. Exhaustive, too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// Make this call and report with [`Relay::complete`](super::Relay::complete).
+pub enum RelayStep {
+    /// Make this call and report with [`RelayMachine::complete`](super::RelayMachine::complete).
     Call(Call),
-    /// Find a buffer for the direction and answer with [`Relay::buffer`](super::Relay::buffer).
+    /// Find a buffer for the direction and answer with
+    /// [`RelayMachine::buffer`](super::RelayMachine::buffer).
     NeedBuffer(Way),
-    /// Find an empty pipe for the direction and answer with [`Relay::pipe`](super::Relay::pipe).
+    /// Find an empty pipe for the direction and answer with
+    /// [`RelayMachine::pipe`](super::RelayMachine::pipe).
     NeedPipe(Way),
-    /// Ask the direction's limit, and answer with [`Relay::grant`](super::Relay::grant).
+    /// Ask the direction's limit, and answer with
+    /// [`RelayMachine::grant`](super::RelayMachine::grant).
     NeedGrant {
         /// Which direction.
         way: Way,
@@ -115,12 +118,12 @@ pub enum Step {
     /// The budget of this turn is used up: let others run, then begin another turn.
     Yield,
     /// It is over.
-    Done(Ending),
+    Done(RelayEnding),
 }
 
 /// What a side is waited for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Interest {
+pub struct RelayInterest {
     /// Bytes, or the end of the stream.
     pub readable: bool,
     /// Room.
@@ -132,9 +135,9 @@ pub struct Interest {
 #[non_exhaustive]
 pub struct Wants {
     /// Of A.
-    pub a: Interest,
+    pub a: RelayInterest,
     /// Of B.
-    pub b: Interest,
+    pub b: RelayInterest,
     /// A buffer was refused: a turn is worth while when one is free.
     pub buffer: bool,
     /// A turn is due at this reading of the clock, whatever happens.
@@ -143,14 +146,14 @@ pub struct Wants {
 
 impl Wants {
     /// Of this side.
-    pub const fn of(&self, side: Side) -> Interest {
+    pub const fn of(&self, side: Side) -> RelayInterest {
         match side {
             Side::A => self.a,
             Side::B => self.b,
         }
     }
 
-    pub(super) const fn of_mut(&mut self, side: Side) -> &mut Interest {
+    pub(super) const fn of_mut(&mut self, side: Side) -> &mut RelayInterest {
         match side {
             Side::A => &mut self.a,
             Side::B => &mut self.b,

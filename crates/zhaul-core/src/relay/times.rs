@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use super::ending::{Cause, Ending};
+use super::ending::{RelayCause, RelayEnding};
 use super::options::Abort;
 use super::side::{Side, Way};
-use super::step::{Call, Step, Wants};
-use super::{Broken, Phase, Relay};
+use super::step::{Call, RelayStep, Wants};
+use super::{Broken, Phase, RelayMachine};
 
-impl Relay {
+impl RelayMachine {
     pub(super) fn moved(&mut self) {
         self.last_moved = self.now;
         self.idle_check.queued = [None; 2];
@@ -48,18 +48,18 @@ impl Relay {
     }
 
     /// `Some` if a limit ran out: the step that follows from it, or that it runs no longer.
-    pub(super) fn check_times(&mut self) -> Option<Option<Step>> {
+    pub(super) fn check_times(&mut self) -> Option<Option<RelayStep>> {
         let is_up = |at: Option<Duration>| at.is_some_and(|at| at <= self.now);
         if is_up(self.grace_end()) {
             self.finish_broken();
             return Some(None);
         }
         if is_up(self.deadline()) {
-            self.cut(Cause::Deadline);
+            self.cut(RelayCause::Deadline);
             return Some(None);
         }
         if is_up(self.drain_end) {
-            self.cut(Cause::Cancelled);
+            self.cut(RelayCause::Cancelled);
             return Some(None);
         }
         if !is_up(self.idle_end()) {
@@ -71,7 +71,7 @@ impl Relay {
             return None;
         }
         match self.idle_check.next() {
-            Some(side) => Some(Some(Step::Call(Call::Unsent { side }))),
+            Some(side) => Some(Some(RelayStep::Call(Call::Unsent { side }))),
             None if self.idle_check.moves => {
                 self.last_moved = self.now;
                 None
@@ -83,17 +83,17 @@ impl Relay {
         }
     }
 
-    pub(super) fn idle_cause(&self) -> Cause {
+    pub(super) fn idle_cause(&self) -> RelayCause {
         match self.first {
             Some(closed) if self.options.fin_timeout[closed.index()].is_some() => {
-                Cause::HalfClosed { closed }
+                RelayCause::HalfClosed { closed }
             }
-            _ => Cause::Idle,
+            _ => RelayCause::Idle,
         }
     }
 
     /// Both directions are over.
-    pub(super) fn all_said(&mut self) -> Option<Step> {
+    pub(super) fn all_said(&mut self) -> Option<RelayStep> {
         let has_ended = |way: Way| {
             self.ways[way.index()].stats().ended || (self.options.one_way && way == Way::BToA)
         };
@@ -102,7 +102,7 @@ impl Relay {
         }
         let Some(broken) = self.broken else {
             let first = self.first.unwrap_or(Side::A);
-            self.phase = Phase::Over(Cause::Closed { first });
+            self.phase = Phase::Over(RelayCause::Closed { first });
             return None;
         };
         let delivered = self.ways[broken.side.outward().index()].stats().delivered;
@@ -118,7 +118,7 @@ impl Relay {
         self.linger()
     }
 
-    pub(super) fn linger(&mut self) -> Option<Step> {
+    pub(super) fn linger(&mut self) -> Option<RelayStep> {
         let (Phase::Lingering { side, look_at, .. }, Some(end)) = (self.phase, self.grace_end())
         else {
             return None;
@@ -128,32 +128,32 @@ impl Relay {
             return None;
         }
         if self.now >= look_at {
-            return Some(Step::Call(Call::Unacknowledged { side }));
+            return Some(RelayStep::Call(Call::Unacknowledged { side }));
         }
         let wants = Wants {
             wake_at: Some(look_at.min(end)),
             ..Wants::default()
         };
-        Some(Step::Wait(wants))
+        Some(RelayStep::Wait(wants))
     }
 
     /// The last calls, then the end.
-    pub(super) fn close(&mut self) -> Step {
+    pub(super) fn close(&mut self) -> RelayStep {
         if let Some(call) = self.last_calls.iter_mut().find_map(Option::take) {
-            return Step::Call(call);
+            return RelayStep::Call(call);
         }
         if let Phase::Closing(cause) = self.phase {
             self.phase = Phase::Over(cause);
         }
         match self.phase {
-            Phase::Over(cause) => Step::Done(Ending::new(cause, self.stats())),
-            _ => Step::Yield,
+            Phase::Over(cause) => RelayStep::Done(RelayEnding::new(cause, self.stats())),
+            _ => RelayStep::Yield,
         }
     }
 
     /// A connection broke: nothing reaches that side any more, and what it sent is all there will
     /// be.
-    pub(super) fn broke(&mut self, side: Side, cause: Cause) {
+    pub(super) fn broke(&mut self, side: Side, cause: RelayCause) {
         let since = self.now;
         self.broken.get_or_insert(Broken { side, cause, since });
         self.ways[side.inward().index()].sink_is_broken();
@@ -174,7 +174,7 @@ impl Relay {
     /// Ends a relay one of whose connections broke: the other is reset.
     pub(super) fn finish_broken(&mut self) {
         let Some(broken) = self.broken else { return };
-        let gone = matches!(broken.cause, Cause::Reset { .. }).then_some(broken.side);
+        let gone = matches!(broken.cause, RelayCause::Reset { .. }).then_some(broken.side);
         for side in Side::BOTH {
             if gone != Some(side) {
                 self.last_calls[side.index()] = Some(Call::Reset { side });
@@ -184,7 +184,7 @@ impl Relay {
     }
 
     /// Ends a relay before its streams have ended.
-    pub(super) fn cut(&mut self, cause: Cause) {
+    pub(super) fn cut(&mut self, cause: RelayCause) {
         for side in Side::BOTH {
             let way = side.inward();
             let is_sink = !(self.options.one_way && way == Way::BToA);

@@ -39,7 +39,7 @@ pub(super) struct Guard {
     fresh: bool,
     final_check_due: bool,
     pub(super) grew: bool,
-    look: Look,
+    round: StatRound,
     /// The question that the next version answers.
     pub(super) check: Option<Check>,
 }
@@ -61,12 +61,12 @@ pub(super) enum Check {
     Final(Ending),
 }
 
-/// A file that looks edited gets a second look, after a moment.
+/// A file that looks edited is asked a second time, after a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Look {
+enum StatRound {
     First,
     /// The moment has not passed.
-    Doubtful,
+    Suspect,
     Second,
 }
 
@@ -74,7 +74,7 @@ pub(super) enum Judgement {
     GoOn,
     Finished(Ending),
     /// There should be more; another call is to try.
-    EndDoubted,
+    SuspectEnd,
     Fall(Why),
     Fail(Cause),
 }
@@ -100,7 +100,7 @@ impl Guard {
             fresh: ask.version_is_fresh,
             final_check_due: watching,
             grew: false,
-            look: Look::First,
+            round: StatRound::First,
             check: None,
         }
     }
@@ -120,7 +120,7 @@ impl Guard {
     }
 
     /// Whether a write out of the mapping must be followed by a look at the size.
-    pub(super) const fn doubts_mapped_writes(&self) -> bool {
+    pub(super) const fn checks_mapped_writes(&self) -> bool {
         !self.cannot_shrink
     }
 
@@ -165,13 +165,13 @@ impl Guard {
             .map_or(Drift::Same, |baseline| baseline.drift_to(&now));
         let verdict = self.verdict(drift, now.size);
         // An unlink in progress shows its ctime before its count of names.
-        let is_doubtful = matches!(drift, Drift::Edited | Drift::Metadata);
-        if is_doubtful && verdict.is_some() && self.may_look_again(check) {
-            self.look = Look::Doubtful;
+        let is_suspect = matches!(drift, Drift::Edited | Drift::Metadata);
+        if is_suspect && verdict.is_some() && self.may_stat_again(check) {
+            self.round = StatRound::Suspect;
             self.check = Some(check);
             return Judgement::GoOn;
         }
-        self.look = Look::First;
+        self.round = StatRound::First;
         self.extent = self.extent.max(now.size);
         if verdict.is_none() {
             self.grew |= drift == Drift::Grown;
@@ -202,17 +202,17 @@ impl Guard {
     }
 
     /// Whether the next version should be that of a moment later.
-    pub(super) fn takes_doubt(&mut self) -> bool {
-        let doubtful = self.look == Look::Doubtful;
-        if doubtful {
-            self.look = Look::Second;
+    pub(super) fn begins_second_round(&mut self) -> bool {
+        let suspect = self.round == StatRound::Suspect;
+        if suspect {
+            self.round = StatRound::Second;
         }
-        doubtful
+        suspect
     }
 
-    fn may_look_again(&self, check: Check) -> bool {
+    fn may_stat_again(&self, check: Check) -> bool {
         // After a write out of a mapping the account must not wait.
-        self.look == Look::First
+        self.round == StatRound::First
             && matches!(check, Check::Unchanged | Check::AfterRead | Check::Final(_))
     }
 
@@ -227,7 +227,7 @@ impl Guard {
             // before.
             return match self.stuck_at.replace(here) {
                 Some(before) if before == here => Judgement::Fail(Cause::SourceEnded),
-                _ => Judgement::EndDoubted,
+                _ => Judgement::SuspectEnd,
             };
         }
         if now.size < self.extent {

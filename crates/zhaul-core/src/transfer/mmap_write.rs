@@ -103,7 +103,7 @@ impl MmapWrite {
     ) -> Outcome {
         match result {
             Ok(0) => Outcome::Fail(Cause::SinkStalled),
-            Ok(written) if guard.doubts_mapped_writes() => Outcome::Ask(Check::AfterMappedWrite {
+            Ok(written) if guard.checks_mapped_writes() => Outcome::Ask(Check::AfterMappedWrite {
                 len: written.min(len),
             }),
             Ok(written) => {

@@ -12,17 +12,17 @@ use super::settle::{Outcome, foreign};
 
 #[derive(Debug, Default)]
 pub(super) struct ReadWrite {
-    held: Held,
+    buffered: Buffered,
 }
 
 /// The part of the buffer that holds bytes not yet written.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Held {
+pub(super) struct Buffered {
     start: usize,
     end: usize,
 }
 
-impl Held {
+impl Buffered {
     pub(super) const fn filled(len: usize) -> Self {
         Self { start: 0, end: len }
     }
@@ -84,8 +84,8 @@ impl Held {
 
 impl ReadWrite {
     pub(super) fn next(&self, ledger: &Ledger) -> Op {
-        if self.held.len() > 0 {
-            return self.held.write(ledger);
+        if self.buffered.len() > 0 {
+            return self.buffered.write(ledger);
         }
         Op::Read {
             from: End::Source,
@@ -101,8 +101,8 @@ impl ReadWrite {
         result: Result<usize, Errno>,
     ) -> Outcome {
         match op {
-            Op::Read { len, .. } => self.held.read(ledger, len, result),
-            Op::Write { .. } => self.held.wrote(ledger, result),
+            Op::Read { len, .. } => self.buffered.read(ledger, len, result),
+            Op::Write { .. } => self.buffered.wrote(ledger, result),
             op => foreign(op),
         }
     }

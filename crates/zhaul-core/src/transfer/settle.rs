@@ -66,7 +66,7 @@ impl Transfer {
     }
 
     /// The source says that it has no more, and fstat that it has.
-    pub(super) fn doubt_end(&mut self) {
+    pub(super) fn suspect_end(&mut self) {
         // A mapping was not asked: the last look at the size was.
         if self.route() != Route::MmapWrite {
             self.lets_read_confirm();

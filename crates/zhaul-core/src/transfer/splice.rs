@@ -19,7 +19,7 @@ use crate::op::{End, Interest, Op, Operation};
 use crate::summary::Why;
 
 use super::ledger::Ledger;
-use super::read_write::{BUFFER_BYTES, Held, read_len};
+use super::read_write::{BUFFER_BYTES, Buffered, read_len};
 use super::settle::{Outcome, failure, foreign};
 
 #[derive(Debug)]
@@ -34,7 +34,7 @@ pub(super) struct Splice {
     /// Both ends were waited for since the last byte was moved directly.
     waited: bool,
     /// Bytes read, out of the pipe during a rescue or from the source past an urgent mark.
-    held: Held,
+    buffered: Buffered,
 }
 
 impl Splice {
@@ -46,7 +46,7 @@ impl Splice {
             rescue: None,
             confirm: false,
             waited: false,
-            held: Held::default(),
+            buffered: Buffered::default(),
         }
     }
 
@@ -55,8 +55,8 @@ impl Splice {
     }
 
     pub(super) fn next(&self, ledger: &Ledger) -> Op {
-        if self.held.len() > 0 {
-            return self.held.write(ledger);
+        if self.buffered.len() > 0 {
+            return self.buffered.write(ledger);
         }
         if self.confirm {
             return Op::Read {
@@ -131,7 +131,7 @@ impl Splice {
             } => self.confirmed(ledger, len, result),
             Op::Read { len, .. } => self.rescued(len, result),
             Op::Write { .. } => {
-                let outcome = self.held.wrote(ledger, result);
+                let outcome = self.buffered.wrote(ledger, result);
                 match (self.rescue, outcome) {
                     (Some(why), Outcome::Progress) if ledger.in_transit() == 0 => {
                         Outcome::Fall(why)
@@ -206,7 +206,7 @@ impl Splice {
         result: Result<usize, Errno>,
     ) -> Outcome {
         self.confirm = false;
-        self.held.read(ledger, len, result)
+        self.buffered.read(ledger, len, result)
     }
 
     fn drained(
@@ -247,7 +247,7 @@ impl Splice {
             Ok(read) => {
                 let read = read.min(len);
                 self.in_pipe -= read as u64;
-                self.held = Held::filled(read);
+                self.buffered = Buffered::filled(read);
                 Outcome::Progress
             }
             Err(errno) => Outcome::Fail(Cause::Io {

@@ -331,7 +331,7 @@ impl World {
                     self.now = until;
                     transfer.tick(self.now);
                 }
-                Step::LookAgain { .. } => {
+                Step::StatAgain { .. } => {
                     self.looks += 1;
                     self.source.append(&mut self.appending);
                 }

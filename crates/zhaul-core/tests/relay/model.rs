@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use zhaul_core::relay::{Abort, Cause, Ending, Readiness, Relay, RelayOptions, Side, Trigger, Way};
+use zhaul_core::relay::{
+    Abort, Readiness, RelayCause, RelayEnding, RelayMachine, RelayOptions, Side, Trigger, Way,
+};
 
 use crate::world::{Mood, TurnEnd, World, byte_at};
 
@@ -119,7 +121,7 @@ fn settings() -> impl Strategy<Value = Setting> {
 
 struct Run {
     world: World,
-    relay: Relay,
+    relay: RelayMachine,
     cancelled: bool,
     wants: zhaul_core::relay::Wants,
 }
@@ -131,7 +133,7 @@ impl Run {
         let mut world = World::new(setting.options.trigger, mood);
         world.buffer_bytes = setting.buffer_bytes;
         world.pipe_slots_bytes = setting.pipe_slots_bytes;
-        let mut relay = Relay::new(Arc::new(setting.options), Duration::ZERO);
+        let mut relay = RelayMachine::new(Arc::new(setting.options), Duration::ZERO);
         if let Some(bytes) = setting.limited {
             world.grant = Some((bytes, Duration::ZERO));
             relay.limit(Way::AToB, true);
@@ -171,7 +173,7 @@ impl Run {
     }
 
     /// Turns until nothing happens any more.
-    fn settle(&mut self) -> Option<Ending> {
+    fn settle(&mut self) -> Option<RelayEnding> {
         for _ in 0..100_000 {
             self.world.report(&mut self.relay, &self.wants);
             let moved = self.relay.stats();
@@ -233,7 +235,7 @@ impl Run {
     }
 
     /// From now on everybody is friendly and has said everything.
-    fn finish(&mut self) -> Ending {
+    fn finish(&mut self) -> RelayEnding {
         self.world.mood = Box::new(|| Mood::Full);
         self.world.refuse_pipes = false;
         self.world.refuse_buffers = false;
@@ -248,7 +250,7 @@ impl Run {
     }
 }
 
-fn check_end(run: &Run, setting: &Setting, ending: Ending) {
+fn check_end(run: &Run, setting: &Setting, ending: RelayEnding) {
     let sockets = &run.world.sockets;
     for way in Way::BOTH {
         let (source, sink) = (&sockets[way.source().index()], &sockets[way.sink().index()]);
@@ -270,17 +272,17 @@ fn check_end(run: &Run, setting: &Setting, ending: Ending) {
     let anybody_reset = sockets.iter().any(|socket| socket.reset);
     let [a, b] = sockets;
     match ending.cause {
-        Cause::Closed { .. } if setting.options.one_way => {
+        RelayCause::Closed { .. } if setting.options.one_way => {
             assert!(a.fin && b.told_fin && b.got.len() == a.sent);
         }
-        Cause::Closed { first } => {
+        RelayCause::Closed { first } => {
             for (from, to) in [(a, b), (b, a)] {
                 assert!(from.fin && to.told_fin && !to.told_reset);
                 assert_eq!(to.got.len(), from.sent);
             }
             assert!(sockets[first.index()].fin);
         }
-        Cause::Reset { by } => {
+        RelayCause::Reset { by } => {
             let (gone, left) = (&sockets[by.index()], &sockets[by.other().index()]);
             assert!(gone.reset, "blamed without a reason");
             assert!(left.told_reset, "a reset is passed on");
@@ -294,7 +296,7 @@ fn check_end(run: &Run, setting: &Setting, ending: Ending) {
                 );
             }
         }
-        Cause::Cancelled => {
+        RelayCause::Cancelled => {
             assert!(run.cancelled);
             for (from, to) in [(a, b), (b, a)] {
                 let whole = from.fin && to.got.len() == from.sent;

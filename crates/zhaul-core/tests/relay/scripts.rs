@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use zhaul_core::Errno;
 use zhaul_core::relay::{
-    Abort, Call, Cause, Readiness, Relay, RelayOptions, Side, Step, Trigger, Wants, Way,
+    Abort, Call, Readiness, RelayCause, RelayMachine, RelayOptions, RelayStep, Side, Trigger,
+    Wants, Way,
 };
 
 const UP: Way = Way::AToB;
@@ -25,12 +26,12 @@ fn options(change: impl FnOnce(&mut RelayOptions)) -> RelayOptions {
 
 /// A relay, and what it is told.
 struct Script {
-    relay: Relay,
+    relay: RelayMachine,
 }
 
 impl Script {
     fn new(options: RelayOptions) -> Self {
-        let mut relay = Relay::new(Arc::new(options), Duration::ZERO);
+        let mut relay = RelayMachine::new(Arc::new(options), Duration::ZERO);
         relay.begin_turn(Duration::ZERO);
         Self { relay }
     }
@@ -47,34 +48,34 @@ impl Script {
     /// The next step is this call, which returns that.
     #[track_caller]
     fn call(&mut self, call: Call, result: Result<usize, Errno>) {
-        assert_eq!(self.relay.next(), Step::Call(call));
+        assert_eq!(self.relay.next(), RelayStep::Call(call));
         self.relay.complete(call, result);
     }
 
     #[track_caller]
     fn buffer(&mut self, way: Way) {
-        assert_eq!(self.relay.next(), Step::NeedBuffer(way));
+        assert_eq!(self.relay.next(), RelayStep::NeedBuffer(way));
         self.relay.buffer(way, Some(BUFFER));
     }
 
     #[track_caller]
     fn pipe(&mut self, way: Way, found: bool) {
-        assert_eq!(self.relay.next(), Step::NeedPipe(way));
+        assert_eq!(self.relay.next(), RelayStep::NeedPipe(way));
         self.relay.pipe(way, found);
     }
 
     #[track_caller]
     fn waits(&mut self) -> Wants {
         match self.relay.next() {
-            Step::Wait(wants) => wants,
+            RelayStep::Wait(wants) => wants,
             other => panic!("{other:?}"),
         }
     }
 
     #[track_caller]
-    fn done(&mut self) -> Cause {
+    fn done(&mut self) -> RelayCause {
         match self.relay.next() {
-            Step::Done(ending) => ending.cause,
+            RelayStep::Done(ending) => ending.cause,
             other => panic!("{other:?}"),
         }
     }
@@ -122,9 +123,9 @@ fn a_splice_that_was_not_made_is_not_named_for_ever() {
     let mut script = Script::new(without_urgent).readable(Side::A);
     script.until_bulk();
     script.pipe(UP, true);
-    assert_eq!(script.relay.next(), Step::Call(splice_in(UP)));
+    assert_eq!(script.relay.next(), RelayStep::Call(splice_in(UP)));
     script.relay.not_ready(splice_in(UP));
-    assert_eq!(script.relay.next(), Step::Call(recv(UP)));
+    assert_eq!(script.relay.next(), RelayStep::Call(recv(UP)));
     script.relay.not_ready(recv(UP));
     assert!(script.waits().a.readable);
 }
@@ -213,7 +214,7 @@ fn a_splice_that_is_refused_is_nobodys_fault_and_memory_comes_back() {
         script.call(send(UP, 0, BUFFER), Ok(BUFFER));
         let again = matches!(
             script.relay.next(),
-            Step::Call(Call::SpliceIn { .. }) | Step::NeedPipe(_)
+            RelayStep::Call(Call::SpliceIn { .. }) | RelayStep::NeedPipe(_)
         );
         assert_eq!(again, comes_back, "{errno}");
     }
@@ -290,7 +291,7 @@ fn a_fin_waits_for_the_last_byte() {
     script.buffer(DOWN);
     script.call(recv(DOWN), Ok(0));
     script.call(Call::ShutdownWrite { way: DOWN }, Ok(0));
-    assert_eq!(script.done(), Cause::Closed { first: Side::A });
+    assert_eq!(script.done(), RelayCause::Closed { first: Side::A });
 }
 
 #[test]
@@ -299,7 +300,7 @@ fn a_reset_ends_both_ways_and_resets_the_other() {
     script.buffer(UP);
     script.call(recv(UP), Err(Errno::ECONNRESET));
     script.call(Call::Reset { side: Side::B }, Ok(0));
-    assert_eq!(script.done(), Cause::Reset { by: Side::A });
+    assert_eq!(script.done(), RelayCause::Reset { by: Side::A });
 }
 
 #[test]
@@ -315,7 +316,7 @@ fn what_was_delivered_is_acknowledged_before_the_reset() {
     script.turn(at);
     script.call(look, Ok(0));
     script.call(Call::Reset { side: Side::B }, Ok(0));
-    assert_eq!(script.done(), Cause::Reset { by: Side::A });
+    assert_eq!(script.done(), RelayCause::Reset { by: Side::A });
 }
 
 #[test]
@@ -335,7 +336,7 @@ fn the_grace_is_not_exceeded() {
     assert_eq!(wants.wake_at, Some(seconds(13)));
     script.turn(seconds(13));
     script.call(Call::Reset { side: Side::B }, Ok(0));
-    assert_eq!(script.done(), Cause::Reset { by: Side::A });
+    assert_eq!(script.done(), RelayCause::Reset { by: Side::A });
 }
 
 #[test]
@@ -351,7 +352,7 @@ fn an_end_behind_an_error_is_no_fin() {
     script.call(recv(UP), Ok(0));
     script.call(Call::Unacknowledged { side: Side::B }, Ok(0));
     script.call(Call::Reset { side: Side::B }, Ok(0));
-    assert_eq!(script.done(), Cause::Reset { by: Side::A });
+    assert_eq!(script.done(), RelayCause::Reset { by: Side::A });
 }
 
 #[test]
@@ -372,7 +373,7 @@ fn an_error_that_is_no_reset_keeps_its_number() {
     script.call(Call::Reset { side: Side::A }, Ok(0));
     script.call(Call::Reset { side: Side::B }, Ok(0));
     let (side, errno) = (Side::B, Errno::ETIMEDOUT);
-    assert_eq!(script.done(), Cause::Read { side, errno });
+    assert_eq!(script.done(), RelayCause::Read { side, errno });
 }
 
 #[test]
@@ -410,7 +411,7 @@ fn idle_is_not_who_takes_from_its_queue() {
     }
     script.call(Call::Reset { side: Side::A }, Ok(0));
     script.call(Call::Reset { side: Side::B }, Ok(0));
-    assert_eq!(script.done(), Cause::Idle);
+    assert_eq!(script.done(), RelayCause::Idle);
 }
 
 #[test]
@@ -437,7 +438,7 @@ fn the_time_for_a_half_closed_relay_takes_the_place_of_the_idle_time() {
         for side in Side::BOTH {
             script.call(Call::Reset { side }, Ok(0));
         }
-        assert_eq!(script.done(), Cause::HalfClosed { closed });
+        assert_eq!(script.done(), RelayCause::HalfClosed { closed });
     }
 }
 
@@ -455,7 +456,7 @@ fn an_end_by_fins_resets_where_bytes_are_lost() {
     script.turn(seconds(5));
     script.call(Call::ShutdownWrite { way: DOWN }, Ok(0));
     script.call(Call::Reset { side: Side::B }, Ok(0));
-    assert_eq!(script.done(), Cause::Deadline);
+    assert_eq!(script.done(), RelayCause::Deadline);
 }
 
 #[test]
@@ -466,7 +467,7 @@ fn a_turn_ends_when_its_budget_is_used_up() {
     let fill = Call::SpliceIn { way: UP, len: 5000 };
     script.call(fill, Ok(5000));
     script.call(splice_out(UP, 5000), Ok(5000));
-    assert_eq!(script.relay.next(), Step::Yield);
+    assert_eq!(script.relay.next(), RelayStep::Yield);
     script.turn(seconds(1));
     script.pipe(UP, true);
     script.call(fill, Err(Errno::EAGAIN));
@@ -485,7 +486,7 @@ fn a_budget_may_change_between_turns() {
     let len = 2 * BUFFER + 7000;
     script.call(Call::SpliceIn { way: UP, len }, Ok(len));
     script.call(splice_out(UP, len), Ok(len));
-    assert_eq!(script.relay.next(), Step::Yield);
+    assert_eq!(script.relay.next(), RelayStep::Yield);
     script.relay.set_budget(1 << 20);
     script.turn(seconds(2));
     script.pipe(UP, true);
@@ -519,13 +520,13 @@ fn a_busy_direction_leaves_the_other_its_turn() {
         script.turn(seconds(turn));
         loop {
             match script.relay.next() {
-                Step::Call(call) => {
+                RelayStep::Call(call) => {
                     seen.push(call.way().unwrap());
                     script.relay.complete(call, Ok(BUFFER));
                 }
-                Step::NeedBuffer(way) => script.relay.buffer(way, Some(BUFFER)),
-                Step::NeedPipe(way) => script.relay.pipe(way, false),
-                Step::Yield => break,
+                RelayStep::NeedBuffer(way) => script.relay.buffer(way, Some(BUFFER)),
+                RelayStep::NeedPipe(way) => script.relay.pipe(way, false),
+                RelayStep::Yield => break,
                 other => panic!("{other:?}"),
             }
         }
@@ -545,7 +546,7 @@ fn a_limit_is_asked_before_anything_is_taken() {
     script.relay.note(Side::A, Readiness::READABLE);
     assert!(matches!(
         script.relay.next(),
-        Step::NeedGrant { way: UP, .. }
+        RelayStep::NeedGrant { way: UP, .. }
     ));
     script.relay.grant(UP, 30, seconds(12));
     let wants = script.waits();
@@ -570,7 +571,7 @@ fn one_way_never_reads_the_other_side() {
     script.buffer(UP);
     script.call(recv(UP), Ok(0));
     script.call(Call::ShutdownWrite { way: UP }, Ok(0));
-    assert_eq!(script.done(), Cause::Closed { first: Side::A });
+    assert_eq!(script.done(), RelayCause::Closed { first: Side::A });
 }
 
 #[test]
@@ -594,7 +595,7 @@ fn a_graceful_stop_takes_nothing_more_and_waits_for_acknowledgements() {
     assert!(script.waits().wake_at.is_some_and(|at| at < seconds(9)));
     script.turn(seconds(2));
     script.call(unacknowledged(Side::B), Ok(0));
-    assert_eq!(script.done(), Cause::Stopped);
+    assert_eq!(script.done(), RelayCause::Stopped);
 }
 
 #[test]
@@ -611,5 +612,5 @@ fn a_graceful_stop_that_takes_too_long_is_cancelled() {
     for side in Side::BOTH {
         script.call(Call::Reset { side }, Ok(0));
     }
-    assert_eq!(script.done(), Cause::Cancelled);
+    assert_eq!(script.done(), RelayCause::Cancelled);
 }

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use zhaul_core::Errno;
-use zhaul_core::relay::{Call, Ending, Readiness, Relay, Side, Step, Trigger, Wants, Way};
+use zhaul_core::relay::{
+    Call, Readiness, RelayEnding, RelayMachine, RelayStep, Side, Trigger, Wants, Way,
+};
 
 /// The byte at a position of what a side sends.
 pub(crate) fn byte_at(side: Side, position: usize) -> u8 {
@@ -106,7 +108,7 @@ pub(crate) struct World {
 pub(crate) enum TurnEnd {
     Wait(Wants),
     Yield,
-    Done(Ending),
+    Done(RelayEnding),
 }
 
 impl World {
@@ -178,7 +180,7 @@ impl World {
     }
 
     /// Reports what epoll would.
-    pub(crate) fn report(&mut self, relay: &mut Relay, wants: &Wants) {
+    pub(crate) fn report(&mut self, relay: &mut RelayMachine, wants: &Wants) {
         for side in Side::BOTH {
             let trigger = self.trigger;
             let socket = self.socket(side);
@@ -200,39 +202,39 @@ impl World {
     }
 
     /// One turn; panics if it does not end.
-    pub(crate) fn turn(&mut self, relay: &mut Relay) -> TurnEnd {
+    pub(crate) fn turn(&mut self, relay: &mut RelayMachine) -> TurnEnd {
         relay.begin_turn(self.now);
         for _ in 0..400 {
             let step = relay.next();
             self.log.push(format!("{step:?}"));
             match step {
-                Step::Call(call) => {
+                RelayStep::Call(call) => {
                     self.calls += 1;
                     let result = self.perform(call);
                     self.log.push(format!("    {result:?}"));
                     relay.complete(call, result);
                 }
-                Step::NeedBuffer(way) => {
+                RelayStep::NeedBuffer(way) => {
                     let bytes = (!self.refuse_buffers).then_some(self.buffer_bytes);
                     relay.buffer(way, bytes);
                 }
-                Step::NeedPipe(way) => {
+                RelayStep::NeedPipe(way) => {
                     assert!(self.pipes[way.index()].is_empty(), "a second pipe");
                     relay.pipe(way, !self.refuse_pipes);
                 }
-                Step::NeedGrant { way, wanted } => {
+                RelayStep::NeedGrant { way, wanted } => {
                     let (bytes, wait) = self.grant.expect("asked although there is no limit");
                     relay.grant(way, bytes.min(wanted), self.now + wait);
                 }
-                Step::Wait(wants) => {
+                RelayStep::Wait(wants) => {
                     self.check_holdings(relay);
                     return TurnEnd::Wait(wants);
                 }
-                Step::Yield => {
+                RelayStep::Yield => {
                     self.check_holdings(relay);
                     return TurnEnd::Yield;
                 }
-                Step::Done(ending) => return TurnEnd::Done(ending),
+                RelayStep::Done(ending) => return TurnEnd::Done(ending),
             }
         }
         panic!(
@@ -242,7 +244,7 @@ impl World {
     }
 
     /// Between turns a pipe or buffer is held if and only if it contains something.
-    fn check_holdings(&self, relay: &Relay) {
+    fn check_holdings(&self, relay: &RelayMachine) {
         for way in Way::BOTH {
             let in_pipe = self.pipes[way.index()].len();
             assert_eq!(relay.pipe_bytes(way), in_pipe as u64);

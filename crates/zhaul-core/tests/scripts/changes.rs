@@ -296,7 +296,7 @@ fn an_unlink_in_progress_is_no_edit() {
                     Step::Submit(op @ Op::Sendfile { len, .. }) => {
                         transfer.complete(op, Ok(len));
                     }
-                    Step::LookAgain { .. } | Step::Yield => {}
+                    Step::StatAgain { .. } | Step::Yield => {}
                     Step::Done(Ok(summary)) => break summary.moved,
                     other => panic!("{other:?}"),
                 }

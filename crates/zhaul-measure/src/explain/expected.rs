@@ -210,7 +210,7 @@ impl<'a> Walk<'a> {
                 Step::Submit(op) => self.make(op),
                 Step::AwaitRelease => self.transfer.released(),
                 Step::Pause { until } => self.transfer.tick(until + Duration::from_millis(1)),
-                Step::Wait(_) | Step::Yield | Step::LookAgain { .. } => {}
+                Step::Wait(_) | Step::Yield | Step::StatAgain { .. } => {}
                 Step::Done(_) => break,
             }
         }

@@ -13,13 +13,13 @@ use zhaul_core::{
     End, Errno, Interest, Op, Operation, Step, Stop, Summary, Transfer, TransferError,
 };
 
-use super::ahead::{Ahead, FileHandle};
+use super::read_ahead::{FileHandle, ReadAhead};
 use super::{AsyncEnd, Watch, acknowledged, pause};
+use crate::calls::Buffers;
 use crate::cancel::CancelToken;
 use crate::edges::{ERROR, READABLE, WRITABLE};
 use crate::endpoint;
 use crate::errno::errno_of;
-use crate::hands::Hands;
 use crate::in_flight::Patience;
 use crate::lease::Lease;
 use crate::progress::{Progress, Published};
@@ -114,24 +114,24 @@ pub(super) async fn unless_stopped<T>(
 
 /// What a transfer holds between two of its steps, bytes in transit included. It may outlive the
 /// future that drives it, and be driven on.
-pub(crate) struct Held {
+pub(crate) struct DriveState {
     watches: Watches,
     transfer: Transfer,
-    hands: Hands,
+    buffers: Buffers,
     published: Published,
     /// What was being waited for when a future was dropped.
     waiting: Option<Step>,
 }
 
-impl Held {
-    pub(crate) fn new(transfer: Transfer, hands: Hands) -> Self {
+impl DriveState {
+    pub(crate) fn new(transfer: Transfer, buffers: Buffers) -> Self {
         Self {
             watches: Watches {
                 source: Watch::source(),
                 sink: Watch::sink(),
             },
             transfer,
-            hands,
+            buffers,
             published: Published::default(),
             waiting: None,
         }
@@ -172,8 +172,8 @@ pub(crate) enum AtDrop {
 pub(crate) struct Drive<'a, S: AsyncEnd, K: AsyncEnd, F: FileHandle> {
     source: &'a S,
     sink: &'a K,
-    held: &'a mut Held,
-    ahead: Option<Ahead<'a, F>>,
+    state: &'a mut DriveState,
+    read_ahead: Option<ReadAhead<'a, F>>,
     control: Control<'a>,
     at_drop: AtDrop,
 }
@@ -181,16 +181,16 @@ pub(crate) struct Drive<'a, S: AsyncEnd, K: AsyncEnd, F: FileHandle> {
 impl<'a, S: AsyncEnd, K: AsyncEnd, F: FileHandle> Drive<'a, S, K, F> {
     pub(crate) const fn new(
         (source, sink): (&'a S, &'a K),
-        held: &'a mut Held,
-        ahead: Option<Ahead<'a, F>>,
+        state: &'a mut DriveState,
+        read_ahead: Option<ReadAhead<'a, F>>,
         control: Control<'a>,
         at_drop: AtDrop,
     ) -> Self {
         Self {
             source,
             sink,
-            held,
-            ahead,
+            state,
+            read_ahead,
             control,
             at_drop,
         }
@@ -200,7 +200,7 @@ impl<'a, S: AsyncEnd, K: AsyncEnd, F: FileHandle> Drive<'a, S, K, F> {
     /// has taken.
     pub(crate) async fn run(mut self, goal: Goal) -> Option<Result<Summary, TransferError>> {
         let mut stop = self.control.stop();
-        while goal == Goal::End || self.held.transfer.in_transit() > 0 {
+        while goal == Goal::End || self.state.transfer.in_transit() > 0 {
             if let Some(outcome) = self.step(&mut stop).await {
                 return Some(outcome);
             }
@@ -212,12 +212,12 @@ impl<'a, S: AsyncEnd, K: AsyncEnd, F: FileHandle> Drive<'a, S, K, F> {
         &mut self,
         stop: &mut Option<StopFuture<'a>>,
     ) -> Option<Result<Summary, TransferError>> {
-        self.control.tick(&mut self.held.transfer);
-        let step = self.held.next();
+        self.control.tick(&mut self.state.transfer);
+        let step = self.state.next();
         match step {
             Step::Submit(Op::Stat) => {
                 let version = endpoint::version(self.source.fd());
-                self.held.transfer.observed(version);
+                self.state.transfer.observed(version);
                 self.publish();
             }
             Step::Submit(op) => {
@@ -231,20 +231,20 @@ impl<'a, S: AsyncEnd, K: AsyncEnd, F: FileHandle> Drive<'a, S, K, F> {
                 self.submit(op);
             }
             Step::Wait(interest) => {
-                self.held.waiting = Some(step);
-                let watches = &mut self.held.watches;
+                self.state.waiting = Some(step);
+                let watches = &mut self.state.watches;
                 let ready = watches.wait(self.source, self.sink, interest);
                 let ready = unless_stopped(stop, ready).await;
                 self.settle(Operation::Wait, ready);
             }
             Step::Pause { until } => {
-                self.held.waiting = Some(step);
+                self.state.waiting = Some(step);
                 let until = self.control.later(until);
                 let slept = unless_stopped(stop, tokio::time::sleep_until(until)).await;
                 self.settle(Operation::Wait, slept.map(Ok));
             }
-            Step::LookAgain { after } => {
-                self.held.waiting = Some(step);
+            Step::StatAgain { after } => {
+                self.state.waiting = Some(step);
                 let slept = unless_stopped(stop, pause(after)).await;
                 self.settle(Operation::Wait, slept.map(Ok));
             }
@@ -255,8 +255,8 @@ impl<'a, S: AsyncEnd, K: AsyncEnd, F: FileHandle> Drive<'a, S, K, F> {
             Step::Yield => tokio::task::yield_now().await,
             Step::Done(outcome) => {
                 if let Some(progress) = self.control.progress {
-                    let held = &mut *self.held;
-                    held.published.publish_end(&held.transfer, progress);
+                    let state = &mut *self.state;
+                    state.published.publish_end(&state.transfer, progress);
                 }
                 return Some(outcome);
             }
@@ -267,25 +267,25 @@ impl<'a, S: AsyncEnd, K: AsyncEnd, F: FileHandle> Drive<'a, S, K, F> {
 
 impl<S: AsyncEnd, K: AsyncEnd, F: FileHandle> Drop for Drive<'_, S, K, F> {
     fn drop(&mut self) {
-        let transfer = &mut self.held.transfer;
+        let transfer = &mut self.state.transfer;
         let is_done = transfer.is_over() || transfer.stranded() == 0;
         if self.at_drop == AtDrop::Keep || is_done || std::thread::panicking() {
             return;
         }
         transfer.stop(Stop::Cancelled);
         loop {
-            match self.held.transfer.next() {
+            match self.state.transfer.next() {
                 Step::Submit(Op::Stat) => {
                     let version = endpoint::version(self.source.fd());
-                    self.held.transfer.observed(version);
+                    self.state.transfer.observed(version);
                 }
                 Step::Submit(op) => self.submit(op),
                 _ => break,
             }
         }
         if let Some(progress) = self.control.progress {
-            let held = &mut *self.held;
-            held.published.publish_end(&held.transfer, progress);
+            let state = &mut *self.state;
+            state.published.publish_end(&state.transfer, progress);
         }
     }
 }
@@ -293,12 +293,12 @@ impl<S: AsyncEnd, K: AsyncEnd, F: FileHandle> Drop for Drive<'_, S, K, F> {
 impl<S: AsyncEnd, K: AsyncEnd, F: FileHandle> Drive<'_, S, K, F> {
     /// True if a stop came and the submitted operation is not to be made now.
     fn stop_if_due(&mut self) -> bool {
-        if self.held.transfer.is_stopping() {
+        if self.state.transfer.is_stopping() {
             return false;
         }
         let stop = self.control.stop_now();
         if let Some(stop) = stop {
-            self.held.transfer.stop(stop);
+            self.state.transfer.stop(stop);
         }
         stop.is_some()
     }
@@ -309,16 +309,16 @@ impl<S: AsyncEnd, K: AsyncEnd, F: FileHandle> Drive<'_, S, K, F> {
         operation: Operation,
         waited: Result<Result<T, Errno>, Stop>,
     ) -> Option<T> {
-        self.held.waiting = None;
+        self.state.waiting = None;
         match waited {
             Ok(Ok(value)) => return Some(value),
-            Ok(Err(errno)) => self.held.transfer.fail(operation, errno),
-            Err(stop) => self.held.transfer.stop(stop),
+            Ok(Err(errno)) => self.state.transfer.fail(operation, errno),
+            Err(stop) => self.state.transfer.stop(stop),
         }
         None
     }
 
-    /// An editor who knocks has to wait for the acknowledgement, but not for ever.
+    /// Whoever breaks the lease has to wait for the acknowledgement, but not for ever.
     async fn await_release(&mut self) {
         let lease = self.control.lease;
         let mut stop = Control {
@@ -326,7 +326,7 @@ impl<S: AsyncEnd, K: AsyncEnd, F: FileHandle> Drive<'_, S, K, F> {
             ..self.control
         }
         .stop();
-        let patience = Patience::new(lease, self.held.transfer.has_failed());
+        let patience = Patience::new(lease, self.state.transfer.has_failed());
         let sink = self.sink.fd();
         let waited = async {
             tokio::select! {
@@ -335,48 +335,50 @@ impl<S: AsyncEnd, K: AsyncEnd, F: FileHandle> Drive<'_, S, K, F> {
             }
         };
         match unless_stopped(&mut stop, waited).await {
-            Ok(Some(Ok(()))) => self.held.transfer.released(),
-            Ok(Some(Err(errno))) => self.held.transfer.fail(Operation::Wait, errno),
-            Ok(None) => self.held.transfer.stop(Stop::LeaseBroken),
-            Err(stop) => self.held.transfer.stop(stop),
+            Ok(Some(Ok(()))) => self.state.transfer.released(),
+            Ok(Some(Err(errno))) => self.state.transfer.fail(Operation::Wait, errno),
+            Ok(None) => self.state.transfer.stop(Stop::LeaseBroken),
+            Err(stop) => self.state.transfer.stop(stop),
         }
     }
 
     fn is_cold(&mut self, op: &Op) -> bool {
-        match (&mut self.ahead, op.source_range()) {
-            (Some(ahead), Some((offset, len))) => !ahead.is_ready(offset, len),
+        match (&mut self.read_ahead, op.source_range()) {
+            (Some(read_ahead), Some((offset, len))) => !read_ahead.is_ready(offset, len),
             _ => false,
         }
     }
 
     async fn make_ready(&mut self, op: &Op) -> Result<(), Errno> {
-        match (&mut self.ahead, op.source_range()) {
-            (Some(ahead), Some((offset, len))) => ahead.make_ready(offset, len).await,
+        match (&mut self.read_ahead, op.source_range()) {
+            (Some(read_ahead), Some((offset, len))) => read_ahead.make_ready(offset, len).await,
             _ => Ok(()),
         }
     }
 
     fn submit(&mut self, op: Op) {
-        if !self.held.hands.hold_pipe_for(&op) {
-            self.held.transfer.no_pipe();
+        if !self.state.buffers.hold_pipe_for(&op) {
+            self.state.transfer.no_pipe();
             return self.publish();
         }
         let result = self.call(&op);
-        self.held.transfer.complete(op, result);
-        self.held.hands.settle_pipe(self.held.transfer.pipe_bytes());
+        self.state.transfer.complete(op, result);
+        self.state
+            .buffers
+            .settle_pipe(self.state.transfer.pipe_bytes());
         self.publish();
     }
 
     /// Makes the call under the eyes of the reactor of the end that it may have to wait for.
     fn call(&mut self, op: &Op) -> Result<usize, Errno> {
         let (source, sink) = (self.source, self.sink);
-        let (watches, hands) = (&self.held.watches, &mut self.held.hands);
-        if self.held.transfer.is_stopping() {
+        let (watches, buffers) = (&self.state.watches, &mut self.state.buffers);
+        if self.state.transfer.is_stopping() {
             // Nobody waits any more, and the reactor may not have heard of the room there is.
-            return hands.execute(op, source.fd(), sink.fd());
+            return buffers.execute(op, source.fd(), sink.fd());
         }
         let mut call = || {
-            hands
+            buffers
                 .execute(op, source.fd(), sink.fd())
                 .map_err(io::Error::from)
         };
@@ -390,8 +392,8 @@ impl<S: AsyncEnd, K: AsyncEnd, F: FileHandle> Drive<'_, S, K, F> {
 
     fn publish(&mut self) {
         if let Some(progress) = self.control.progress {
-            let held = &mut *self.held;
-            held.published.publish(&held.transfer, progress);
+            let state = &mut *self.state;
+            state.published.publish(&state.transfer, progress);
         }
     }
 }
@@ -451,8 +453,8 @@ impl Watches {
     ) -> Result<(), Errno> {
         let either = interest.source_readable && interest.sink_writable;
         if either {
-            self.source.doubt(source, READABLE);
-            self.sink.doubt(sink, WRITABLE);
+            self.source.recheck(source, READABLE);
+            self.sink.recheck(sink, WRITABLE);
         }
         // If it may have been either, it was not the file.
         if interest.source_readable && !(either && source.is_file()) {

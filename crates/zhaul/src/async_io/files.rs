@@ -1,7 +1,7 @@
 //! From file to file: every call may wait for a disk, so every call is made in the cold pool.
 //!
 //! AsyncEnd means nothing for files, and whether a *write* waits cannot be asked. The task keeps
-//! the transfer and only hands single calls over. Each call is handed over with a [`Turn`]: a stop,
+//! the transfer and hands over single calls. Each call is handed over with a [`QueuedCall`]: a stop,
 //! or dropping the transfer, takes back a call that still waits for a thread; one that a thread has
 //! begun cannot be taken back.
 
@@ -16,40 +16,40 @@ use zhaul_core::{Errno, Op, Step, Summary, Transfer, TransferError};
 
 use super::drive::{Control, Goal, unless_stopped};
 use super::end::BACK_OFF;
-use crate::cold::{ColdPool, Running};
+use crate::calls::Buffers;
+use crate::cold::{ColdJob, ColdPool};
 use crate::endpoint;
-use crate::hands::Hands;
 use crate::progress::Published;
 
 /// What a copy holds between two of its steps. It may outlive the future that drives it.
-pub(crate) struct HeldCopy {
+pub(crate) struct CopyState {
     source: Arc<OwnedFd>,
     sink: Arc<OwnedFd>,
     transfer: Transfer,
     /// With the thread that makes a call while one does.
-    hands: Arc<Mutex<Hands>>,
+    buffers: Arc<Mutex<Buffers>>,
     making: Option<Making>,
     published: Published,
 }
 
 /// A call that was handed over to a thread.
 struct Making {
-    turn: Turn,
-    job: Running<Option<Result<usize, Errno>>>,
+    queued: QueuedCall,
+    job: ColdJob<Option<Result<usize, Errno>>>,
 }
 
-impl HeldCopy {
+impl CopyState {
     pub(crate) fn new(
         source: Arc<OwnedFd>,
         sink: Arc<OwnedFd>,
         transfer: Transfer,
-        hands: Hands,
+        buffers: Buffers,
     ) -> Self {
         Self {
             source,
             sink,
             transfer,
-            hands: Arc::new(Mutex::new(hands)),
+            buffers: Arc::new(Mutex::new(buffers)),
             making: None,
             published: Published::default(),
         }
@@ -63,32 +63,32 @@ impl HeldCopy {
 /// Drives the copy to its end, whose outcome is returned, or until it has delivered what it has
 /// taken. Dropping the future loses nothing.
 pub(crate) async fn drive_files(
-    held: &mut HeldCopy,
+    state: &mut CopyState,
     cold: &ColdPool,
     control: Control<'_>,
     goal: Goal,
 ) -> Option<Result<Summary, TransferError>> {
     let mut copy = Copy {
-        held,
+        state,
         cold,
         control,
     };
-    while goal == Goal::End || copy.held.making.is_some() || copy.held.transfer.in_transit() > 0 {
-        if copy.held.making.is_none() {
-            copy.control.tick(&mut copy.held.transfer);
+    while goal == Goal::End || copy.state.making.is_some() || copy.state.transfer.in_transit() > 0 {
+        if copy.state.making.is_none() {
+            copy.control.tick(&mut copy.state.transfer);
         }
-        match copy.held.transfer.next() {
+        match copy.state.transfer.next() {
             Step::Submit(op) => copy.submit(op).await,
             Step::Pause { until } => copy.sleep_until(copy.control.later(until)).await,
-            Step::LookAgain { after } => copy.rest(after).await,
+            Step::StatAgain { after } => copy.rest(after).await,
             // A file holds no references once the call returned.
-            Step::AwaitRelease => copy.held.transfer.released(),
+            Step::AwaitRelease => copy.state.transfer.released(),
             Step::Wait(_) => copy.rest(BACK_OFF).await,
             Step::Yield => tokio::task::yield_now().await,
             Step::Done(outcome) => {
                 if let Some(progress) = copy.control.progress {
-                    let held = &mut *copy.held;
-                    held.published.publish_end(&held.transfer, progress);
+                    let state = &mut *copy.state;
+                    state.published.publish_end(&state.transfer, progress);
                 }
                 return Some(outcome);
             }
@@ -98,81 +98,81 @@ pub(crate) async fn drive_files(
 }
 
 struct Copy<'a> {
-    held: &'a mut HeldCopy,
+    state: &'a mut CopyState,
     cold: &'a ColdPool,
     control: Control<'a>,
 }
 
 impl Copy<'_> {
     async fn submit(&mut self, op: Op) {
-        let is_new = self.held.making.is_none();
+        let is_new = self.state.making.is_none();
         if let (true, false, Some(stop)) = (
             is_new,
-            self.held.transfer.is_stopping(),
+            self.state.transfer.is_stopping(),
             self.control.stop_now(),
         ) {
-            return self.held.transfer.stop(stop);
+            return self.state.transfer.stop(stop);
         }
         if op == Op::Stat {
-            let file = Arc::clone(&self.held.source);
+            let file = Arc::clone(&self.state.source);
             let version = self.cold.run(move || endpoint::version(&file)).await;
-            self.held.transfer.observed(version);
+            self.state.transfer.observed(version);
         } else {
             self.call(op).await;
         }
         if let Some(progress) = self.control.progress {
-            let held = &mut *self.held;
-            held.published.publish(&held.transfer, progress);
+            let state = &mut *self.state;
+            state.published.publish(&state.transfer, progress);
         }
     }
 
     async fn call(&mut self, op: Op) {
-        let mut stop = if self.held.transfer.is_stopping() {
+        let mut stop = if self.state.transfer.is_stopping() {
             None
         } else {
             self.control.stop()
         };
-        if self.held.making.is_none() {
-            if !lock(&self.held.hands).hold_pipe_for(&op) {
-                return self.held.transfer.no_pipe();
+        if self.state.making.is_none() {
+            if !lock(&self.state.buffers).hold_pipe_for(&op) {
+                return self.state.transfer.no_pipe();
             }
             match unless_stopped(&mut stop, self.hand_over(op)).await {
-                Ok(making) => self.held.making = Some(making),
-                Err(stop) => return self.held.transfer.stop(stop),
+                Ok(making) => self.state.making = Some(making),
+                Err(stop) => return self.state.transfer.stop(stop),
             }
         }
         // A future dropped here leaves the call to the next one.
-        let Some(making) = &mut self.held.making else {
+        let Some(making) = &mut self.state.making else {
             return;
         };
         let result = match unless_stopped(&mut stop, making.job.result()).await {
             Ok(result) => result,
-            Err(stop) if making.turn.take_back() => {
-                self.held.making = None;
-                return self.held.transfer.stop(stop);
+            Err(stop) if making.queued.take_back() => {
+                self.state.making = None;
+                return self.state.transfer.stop(stop);
             }
             // A thread is at it: what it did has to be counted. The stop is seen before the next.
             Err(_) => making.job.result().await,
         };
-        self.held.making = None;
+        self.state.making = None;
         let result = result.unwrap_or(Err(Errno::ECANCELED));
-        self.held.transfer.complete(op, result);
-        lock(&self.held.hands).settle_pipe(self.held.transfer.pipe_bytes());
+        self.state.transfer.complete(op, result);
+        lock(&self.state.buffers).settle_pipe(self.state.transfer.pipe_bytes());
     }
 
     /// Waits for room in the queue. Dropping the future takes the call back.
     async fn hand_over(&self, op: Op) -> Making {
-        let turn = Turn::waiting();
-        let entrance = turn.entrance();
-        let (from, to) = (Arc::clone(&self.held.source), Arc::clone(&self.held.sink));
-        let hands = Arc::clone(&self.held.hands);
+        let queued = QueuedCall::waiting();
+        let permit = queued.permit();
+        let (from, to) = (Arc::clone(&self.state.source), Arc::clone(&self.state.sink));
+        let buffers = Arc::clone(&self.state.buffers);
         let call = move || {
-            entrance
-                .enter()
-                .then(|| lock(&hands).execute(&op, from.as_fd(), to.as_fd()))
+            permit
+                .claim()
+                .then(|| lock(&buffers).execute(&op, from.as_fd(), to.as_fd()))
         };
         let job = self.cold.submit(call).await;
-        Making { turn, job }
+        Making { queued, job }
     }
 
     /// On a thread, since the runtime may have no timers. A thread is at hand.
@@ -180,38 +180,38 @@ impl Copy<'_> {
         let mut stop = self.control.stop();
         let rest = self.cold.run(move || std::thread::sleep(time));
         if let Err(stop) = unless_stopped(&mut stop, rest).await {
-            self.held.transfer.stop(stop);
+            self.state.transfer.stop(stop);
         }
     }
 
     async fn sleep_until(&mut self, until: Instant) {
         if let Some(stop) = self.control.sleep_until(until).await {
-            self.held.transfer.stop(stop);
+            self.state.transfer.stop(stop);
         }
     }
 }
 
-fn lock(hands: &Mutex<Hands>) -> MutexGuard<'_, Hands> {
+fn lock(buffers: &Mutex<Buffers>) -> MutexGuard<'_, Buffers> {
     // A job that panicked passes its panic on to who waits for it.
-    hands.lock().unwrap_or_else(PoisonError::into_inner)
+    buffers.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Who is first: the thread that makes a call, or the task that does not want it any more.
 /// Dropping it takes the call back.
 #[derive(Debug)]
-struct Turn(Arc<AtomicU8>);
+struct QueuedCall(Arc<AtomicU8>);
 
-/// The thread's side of a [`Turn`].
+/// The thread's side of a [`QueuedCall`].
 #[derive(Debug)]
-struct Entrance(Arc<AtomicU8>);
+struct CallPermit(Arc<AtomicU8>);
 
-impl Turn {
+impl QueuedCall {
     fn waiting() -> Self {
         Self(Arc::new(AtomicU8::new(WAITING)))
     }
 
-    fn entrance(&self) -> Entrance {
-        Entrance(Arc::clone(&self.0))
+    fn permit(&self) -> CallPermit {
+        CallPermit(Arc::clone(&self.0))
     }
 
     /// True if the call will not be made.
@@ -220,16 +220,16 @@ impl Turn {
     }
 }
 
-impl Drop for Turn {
+impl Drop for QueuedCall {
     fn drop(&mut self) {
         self.take_back();
     }
 }
 
-impl Entrance {
+impl CallPermit {
     /// True if the call is to be made.
-    fn enter(&self) -> bool {
-        leave_waiting(&self.0, ENTERED)
+    fn claim(&self) -> bool {
+        leave_waiting(&self.0, CLAIMED)
     }
 }
 
@@ -239,5 +239,5 @@ fn leave_waiting(state: &AtomicU8, to: u8) -> bool {
 }
 
 const WAITING: u8 = 0;
-const ENTERED: u8 = 1;
+const CLAIMED: u8 = 1;
 const TAKEN_BACK: u8 = 2;

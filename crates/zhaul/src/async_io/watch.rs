@@ -133,7 +133,7 @@ impl Watch {
 
     /// A call answered EAGAIN that could not say which end it was. The runtime must forget the
     /// readiness of the one that has none, or it would never report it anew.
-    pub(crate) fn doubt(&self, end: &impl AsyncEnd, wanted: PollFlags) {
+    pub(crate) fn recheck(&self, end: &impl AsyncEnd, wanted: PollFlags) {
         if self.own.is_some() {
             return;
         }

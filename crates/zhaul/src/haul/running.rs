@@ -113,14 +113,14 @@ impl<'a, S: AsyncEnd + Sync, K: AsyncEnd + Sync> Running<'a, S, K> {
         let _position = haul.keep_position(haul.source.fd(), progress)?;
         let control = haul.control(progress, self.began);
         Ok(match &mut self.begun {
-            Begun::OnTask { held, disk } => {
-                let ahead = haul.ahead(*disk);
+            Begun::OnTask { state, disk } => {
+                let read_ahead = haul.read_ahead(*disk);
                 let ends = (&haul.source, &haul.sink);
-                Drive::new(ends, held, ahead, control, AtDrop::Keep)
+                Drive::new(ends, state, read_ahead, control, AtDrop::Keep)
                     .run(goal)
                     .await
             }
-            Begun::Files(held) => drive_files(held, haul.copies(), control, goal).await,
+            Begun::Files(state) => drive_files(state, haul.copies(), control, goal).await,
         })
     }
 }
@@ -128,13 +128,13 @@ impl<'a, S: AsyncEnd + Sync, K: AsyncEnd + Sync> Running<'a, S, K> {
 impl<S: AsyncEnd + Sync, K: AsyncEnd + Sync> Drop for Running<'_, S, K> {
     fn drop(&mut self) {
         let haul = &self.haul;
-        if let Begun::OnTask { held, .. } = &mut self.begun {
+        if let Begun::OnTask { state, .. } = &mut self.begun {
             let control = haul.control(haul.counts_in(&self.counted), self.began);
             let ends = (&haul.source, &haul.sink);
             drop(Drive::new(
                 ends,
-                held,
-                haul.ahead(None),
+                state,
+                haul.read_ahead(None),
                 control,
                 AtDrop::Flush,
             ));

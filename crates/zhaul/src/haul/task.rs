@@ -14,7 +14,7 @@ use zhaul_core::{
 
 use super::{Haul, Prepared, Running};
 use crate::async_io::{
-    Ahead, AsyncEnd, AtDrop, Control, Drive, Goal, Held, HeldCopy, Kept, MAX_READ_BYTES,
+    AsyncEnd, AtDrop, Control, CopyState, Drive, DriveState, Goal, Kept, MAX_READ_BYTES, ReadAhead,
     Registered, drive_files,
 };
 use crate::cold::ColdPool;
@@ -23,21 +23,24 @@ use crate::errno::errno_of;
 use crate::handle::Handle;
 use crate::peer;
 use crate::progress::Progress;
-use crate::residency::Memo;
+use crate::residency::ResidencyCache;
 
 /// A transfer under way.
 pub(super) enum Begun {
     /// On the task that drives it.
-    OnTask { held: Box<Held>, disk: Option<Disk> },
+    OnTask {
+        state: Box<DriveState>,
+        disk: Option<Disk>,
+    },
     /// By threads that may wait.
-    Files(Box<HeldCopy>),
+    Files(Box<CopyState>),
 }
 
 impl Begun {
     pub(super) const fn transfer(&self) -> &Transfer {
         match self {
-            Self::OnTask { held, .. } => held.transfer(),
-            Self::Files(held) => held.transfer(),
+            Self::OnTask { state, .. } => state.transfer(),
+            Self::Files(state) => state.transfer(),
         }
     }
 }
@@ -58,9 +61,9 @@ impl<'a, S, K> Haul<'a, S, K> {
         self
     }
 
-    /// Remembers here which files were found in memory, instead of in a memo of the process.
-    pub fn residency(mut self, memo: impl Into<Handle<'a, Memo>>) -> Self {
-        self.residency = Some(memo.into());
+    /// Remembers here which files were found in memory, instead of in the residency cache of the process.
+    pub fn residency(mut self, cache: impl Into<Handle<'a, ResidencyCache>>) -> Self {
+        self.residency = Some(cache.into());
         self
     }
 }
@@ -151,28 +154,28 @@ impl<'a, S: AsyncEnd + Sync, K: AsyncEnd + Sync> Haul<'a, S, K> {
         if self.source.is_file() && self.sink.is_file() {
             return Box::pin(self.run_files(progress)).await;
         }
-        let (mut held, disk) = self.hold(self.in_place_end().await)?;
+        let (mut state, disk) = self.hold(self.in_place_end().await)?;
         let control = self.control(progress, self.began());
-        let (ends, ahead) = ((&self.source, &self.sink), self.ahead(disk));
-        let drive = Drive::new(ends, &mut held, ahead, control, AtDrop::Flush);
-        ended(drive.run(Goal::End).await, || held.transfer().summary())
+        let (ends, read_ahead) = ((&self.source, &self.sink), self.read_ahead(disk));
+        let drive = Drive::new(ends, &mut state, read_ahead, control, AtDrop::Flush);
+        ended(drive.run(Goal::End).await, || state.transfer().summary())
     }
 
     /// Every call is made by a thread that may wait.
     async fn run_files(&self, progress: Option<&Progress>) -> Result<Summary, TransferError> {
-        let mut held = self.hold_files()?;
+        let mut state = self.hold_files()?;
         let control = self.control(progress, self.began());
-        let outcome = drive_files(&mut held, self.copies(), control, Goal::End).await;
-        ended(outcome, || held.transfer().summary())
+        let outcome = drive_files(&mut state, self.copies(), control, Goal::End).await;
+        ended(outcome, || state.transfer().summary())
     }
 
     pub(super) async fn begin(&self) -> Result<Begun, TransferError> {
         if self.source.is_file() && self.sink.is_file() {
             return self.hold_files().map(Box::new).map(Begun::Files);
         }
-        let (held, disk) = self.hold(self.in_place_end().await)?;
-        let held = Box::new(held);
-        Ok(Begun::OnTask { held, disk })
+        let (state, disk) = self.hold(self.in_place_end().await)?;
+        let state = Box::new(state);
+        Ok(Begun::OnTask { state, disk })
     }
 
     /// Where page references in the sink end, if that matters; to find out takes several system
@@ -188,7 +191,7 @@ impl<'a, S: AsyncEnd + Sync, K: AsyncEnd + Sync> Haul<'a, S, K> {
         Box::pin(pool.run(move || peer::in_place_end(&sink))).await
     }
 
-    fn hold(&self, in_place_end: InPlaceEnd) -> Result<(Held, Option<Disk>), TransferError> {
+    fn hold(&self, in_place_end: InPlaceEnd) -> Result<(DriveState, Option<Disk>), TransferError> {
         let prepared = self.prepare(self.source.fd(), self.sink.fd(), |_| in_place_end)?;
         self.ready_ends(&prepared).map_err(TransferError::refused)?;
         let reads_disk = matches!(
@@ -199,10 +202,10 @@ impl<'a, S: AsyncEnd + Sync, K: AsyncEnd + Sync> Haul<'a, S, K> {
             version: prepared.source.version,
             end: prepared.transfer.source_end(),
         });
-        Ok((Held::new(prepared.transfer, prepared.hands), disk))
+        Ok((DriveState::new(prepared.transfer, prepared.buffers), disk))
     }
 
-    fn hold_files(&self) -> Result<HeldCopy, TransferError> {
+    fn hold_files(&self) -> Result<CopyState, TransferError> {
         let (source, sink) = (self.source.fd(), self.sink.fd());
         let prepared = self.prepare(source, sink, |_| InPlaceEnd::Never)?;
         self.ready_ends(&prepared).map_err(TransferError::refused)?;
@@ -213,17 +216,17 @@ impl<'a, S: AsyncEnd + Sync, K: AsyncEnd + Sync> Haul<'a, S, K> {
         };
         let source = duplicate(self.source.fd(), Operation::ExamineSource)?;
         let sink = duplicate(self.sink.fd(), Operation::ExamineSink)?;
-        let (transfer, hands) = (prepared.transfer, prepared.hands);
-        Ok(HeldCopy::new(source, sink, transfer, hands))
+        let (transfer, buffers) = (prepared.transfer, prepared.buffers);
+        Ok(CopyState::new(source, sink, transfer, buffers))
     }
 
     /// For a source on a disk.
-    pub(super) fn ahead(&self, disk: Option<Disk>) -> Option<Ahead<'_, Kept<'_, S>>> {
+    pub(super) fn read_ahead(&self, disk: Option<Disk>) -> Option<ReadAhead<'_, Kept<'_, S>>> {
         let Disk { version, end } = disk?;
-        Some(Ahead::new(
+        Some(ReadAhead::new(
             Kept::new(&self.source),
             version,
-            self.residency.as_deref().unwrap_or_else(|| memo()),
+            self.residency.as_deref().unwrap_or_else(|| shared_cache()),
             self.cold.as_ref().unwrap_or_else(|| ColdPool::shared()),
             self.ask.chunk_bytes,
             end,
@@ -294,9 +297,9 @@ where
 }
 
 /// What transfers made by this builder found resident. The HTTP server has one per worker.
-fn memo() -> &'static Memo {
-    static MEMO: OnceLock<Memo> = OnceLock::new();
-    MEMO.get_or_init(Memo::new)
+fn shared_cache() -> &'static ResidencyCache {
+    static CACHE: OnceLock<ResidencyCache> = OnceLock::new();
+    CACHE.get_or_init(ResidencyCache::new)
 }
 
 /// The outcome of a transfer that was driven to its end.

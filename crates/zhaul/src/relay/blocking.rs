@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rustix::event::PollFlags;
 
-use zhaul_core::relay::{Ending, Readiness, Side, Wants};
+use zhaul_core::relay::{Readiness, RelayEnding, Side, Wants};
 
 use super::builder::Control;
 use super::epoll::readiness;
@@ -20,7 +20,7 @@ pub(super) fn run(
     b: BorrowedFd<'_>,
     mut relay: Relay,
     mut control: Control<'_>,
-) -> Ending {
+) -> RelayEnding {
     let mut sockets = Sockets {
         ends: Ends::new([a, b].map(|fd| (fd, READABLE | WRITABLE))),
         hung_up: [false; 2],

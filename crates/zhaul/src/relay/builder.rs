@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use zhaul_core::Errno;
-use zhaul_core::relay::{Abort, Ending, RelayOptions, Side, Trigger, Way};
+use zhaul_core::relay::{Abort, RelayEnding, RelayOptions, Side, Trigger, Way};
 
 use super::blocking;
 use super::buffers::BufferPool;
@@ -155,7 +155,7 @@ impl<'a, A, B> RelayBuilder<'a, A, B> {
     /// Stops gracefully when this token is cancelled: takes nothing more, delivers what was taken, ends
     /// both streams with a FIN and waits until they are acknowledged. What is not done within this
     /// time is cut as if [cancelled](Self::cancel). The cause is then
-    /// [`Cause::Stopped`](super::Cause::Stopped).
+    /// [`RelayCause::Stopped`](super::RelayCause::Stopped).
     pub fn drain(mut self, token: impl Into<CancelToken>, within: Duration) -> Self {
         self.drain = Some((token.into(), within));
         self
@@ -192,7 +192,7 @@ impl<A: AsyncEnd + Sync, B: AsyncEnd + Sync> RelayBuilder<'_, A, B> {
     ///
     /// Dropping the future cancels it, before its first poll, too: from here on the relay has the
     /// sockets.
-    pub fn run_async(self) -> impl Future<Output = Ending> {
+    pub fn run_async(self) -> impl Future<Output = RelayEnding> {
         let relay = self.begin(Trigger::EdgeWithoutUrgent);
         let control = self.control();
         // Without descriptors to spare it is asked every so often.
@@ -213,7 +213,7 @@ impl<A: ByteStream, B: ByteStream> RelayBuilder<'_, A, B> {
     /// Limits, timeouts and the ways to end are those of all relays; but where a socket would be
     /// reset, the stream is dropped without its end, and the end of a stream that its peer does not
     /// take is given up after 5 seconds.
-    pub async fn run_copying(self) -> Ending {
+    pub async fn run_copying(self) -> RelayEnding {
         let relay = self.begin(Trigger::Level);
         let control = self.control();
         copying::run(self.a, self.b, relay, control).await
@@ -227,8 +227,8 @@ where
     A: AsyncEnd + Send + Sync + 'a,
     B: AsyncEnd + Send + Sync + 'a,
 {
-    type Output = Ending;
-    type IntoFuture = Pin<Box<dyn Future<Output = Ending> + Send + 'a>>;
+    type Output = RelayEnding;
+    type IntoFuture = Pin<Box<dyn Future<Output = RelayEnding> + Send + 'a>>;
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(self.run_async())
@@ -242,7 +242,7 @@ impl<A: AsFd, B: AsFd> RelayBuilder<'_, A, B> {
     ///
     /// # Errors
     /// If that is not possible; nothing has moved then.
-    pub fn run(self) -> Result<Ending, Errno> {
+    pub fn run(self) -> Result<RelayEnding, Errno> {
         let switch = |fd| NonBlocking::new(fd).map_err(|error| errno_of(&error));
         let (a, b) = (switch(self.a.as_fd())?, switch(self.b.as_fd())?);
         let relay = self.begin(Trigger::Level);

@@ -15,7 +15,7 @@ use crate::pipe_pool::PooledPipe;
 
 /// What a way holds between two calls.
 #[derive(Debug, Default)]
-pub(super) struct Hold {
+pub(super) struct WayBuffers {
     pub(super) buffer: Option<PooledBuffer>,
     pub(super) pipe: Option<PooledPipe>,
 }
@@ -46,14 +46,14 @@ pub(super) trait Sockets {
 /// What makes the calls of a relay.
 pub(super) trait Calls {
     /// Makes the call; `None` if it was not made because the side is known not to be ready.
-    fn perform(&self, call: Call, holds: &mut [Hold; 2]) -> Option<Result<usize, Errno>>;
+    fn perform(&self, call: Call, buffers: &mut [WayBuffers; 2]) -> Option<Result<usize, Errno>>;
 
     fn is_tcp(&self, side: Side) -> bool;
 }
 
 impl<S: Sockets> Calls for S {
-    fn perform(&self, call: Call, holds: &mut [Hold; 2]) -> Option<Result<usize, Errno>> {
-        perform(call, self, holds)
+    fn perform(&self, call: Call, buffers: &mut [WayBuffers; 2]) -> Option<Result<usize, Errno>> {
+        perform(call, self, buffers)
     }
 
     fn is_tcp(&self, side: Side) -> bool {
@@ -93,11 +93,11 @@ impl Sockets for Bare<'_> {
 fn perform(
     call: Call,
     sockets: &impl Sockets,
-    holds: &mut [Hold; 2],
+    buffers: &mut [WayBuffers; 2],
 ) -> Option<Result<usize, Errno>> {
     match call {
         Call::Recv { way, len } => {
-            let Some(buffer) = &mut holds[way.index()].buffer else {
+            let Some(buffer) = &mut buffers[way.index()].buffer else {
                 return Some(Err(Errno::EFAULT));
             };
             let room = buffer.bytes_mut().get_mut(..len)?;
@@ -105,7 +105,7 @@ fn perform(
             sockets.attempt(way.source(), Awaits::Readable, || recv(source, room))
         }
         Call::Send { way, start, len } => {
-            let Some(buffer) = &holds[way.index()].buffer else {
+            let Some(buffer) = &buffers[way.index()].buffer else {
                 return Some(Err(Errno::EFAULT));
             };
             let bytes = buffer.bytes().get(start..start + len)?;
@@ -116,19 +116,19 @@ fn perform(
             if !sockets.may_be_readable(way.source()) {
                 return None;
             }
-            let pipe = holds[way.index()].pipe.as_ref();
+            let pipe = buffers[way.index()].pipe.as_ref();
             let source = sockets.fd(way.source());
             Some(pipe.map_or(Err(Errno::EBADF), |pipe| splice(source, pipe.writer(), len)))
         }
         Call::SpliceOut { way, len } => {
-            let Some(pipe) = &holds[way.index()].pipe else {
+            let Some(pipe) = &buffers[way.index()].pipe else {
                 return Some(Err(Errno::EBADF));
             };
             let sink = sockets.fd(way.sink());
             let drain = || splice(pipe.reader(), sink, len);
             sockets.attempt(way.sink(), Awaits::Writable, drain)
         }
-        Call::ReadPipe { way, len } => Some(read_pipe(&mut holds[way.index()], len)),
+        Call::ReadPipe { way, len } => Some(read_pipe(&mut buffers[way.index()], len)),
         Call::ShutdownWrite { way } => Some(shutdown_write(sockets.fd(way.sink()))),
         Call::TakeError { side } => Some(Ok(take_error(sockets.fd(side)))),
         Call::Unsent { side } => Some(queued(sockets.fd(side))),
@@ -174,8 +174,8 @@ fn splice(from: BorrowedFd<'_>, to: BorrowedFd<'_>, len: usize) -> Result<usize,
     retry(|| rustix::pipe::splice(from, None, to, None, len, flags))
 }
 
-fn read_pipe(hold: &mut Hold, len: usize) -> Result<usize, Errno> {
-    let (Some(pipe), Some(buffer)) = (&hold.pipe, &mut hold.buffer) else {
+fn read_pipe(held: &mut WayBuffers, len: usize) -> Result<usize, Errno> {
+    let (Some(pipe), Some(buffer)) = (&held.pipe, &mut held.buffer) else {
         return Err(Errno::EBADF);
     };
     let room = buffer.bytes_mut().get_mut(..len).ok_or(Errno::EFAULT)?;
@@ -206,14 +206,14 @@ fn reset(socket: BorrowedFd<'_>) -> Result<usize, Errno> {
 }
 
 /// Gives back what the ways have no use for.
-pub(super) fn release(holds: &mut [Hold; 2], relay: &zhaul_core::relay::Relay) {
+pub(super) fn release(buffers: &mut [WayBuffers; 2], relay: &zhaul_core::relay::RelayMachine) {
     for way in Way::BOTH {
-        let hold = &mut holds[way.index()];
-        if hold.buffer.is_some() && !relay.holds_buffer(way) {
-            hold.buffer = None;
+        let held = &mut buffers[way.index()];
+        if held.buffer.is_some() && !relay.holds_buffer(way) {
+            held.buffer = None;
         }
         if !relay.holds_pipe(way)
-            && let Some(pipe) = hold.pipe.take()
+            && let Some(pipe) = held.pipe.take()
         {
             pipe.give_back_empty();
         }

@@ -14,11 +14,11 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use zhaul_core::Errno;
-use zhaul_core::relay::{Call, Ending, Readiness, Side};
+use zhaul_core::relay::{Call, Readiness, RelayEnding, Side};
 
 use super::buffers::BufferPool;
 use super::builder::Control;
-use super::calls::{Calls, Hold};
+use super::calls::{Calls, WayBuffers};
 use super::limit::now;
 use super::turns::{Relay, Turn};
 use crate::async_io::pause;
@@ -57,19 +57,19 @@ impl<A: ByteStream, B: ByteStream> State<A, B> {
         }
     }
 
-    fn perform(&mut self, call: Call, holds: &mut [Hold; 2]) -> Result<usize, Errno> {
+    fn perform(&mut self, call: Call, buffers: &mut [WayBuffers; 2]) -> Result<usize, Errno> {
         let waker = self.waker.clone();
         let cx = &mut Context::from_waker(&waker);
         match call {
             Call::Recv { way, len } => {
-                let buffer = holds[way.index()].buffer.as_mut().ok_or(Errno::EFAULT)?;
+                let buffer = buffers[way.index()].buffer.as_mut().ok_or(Errno::EFAULT)?;
                 let room = buffer.bytes_mut().get_mut(..len).ok_or(Errno::EFAULT)?;
                 let mut room = ReadBuf::new(room);
                 answer(self.side(way.source()).poll_read(cx, &mut room))?;
                 Ok(room.filled().len())
             }
             Call::Send { way, start, len } => {
-                let buffer = holds[way.index()].buffer.as_ref().ok_or(Errno::EFAULT)?;
+                let buffer = buffers[way.index()].buffer.as_ref().ok_or(Errno::EFAULT)?;
                 let bytes = buffer.bytes().get(start..start + len);
                 let bytes = bytes.ok_or(Errno::EFAULT)?;
                 let sent = answer(self.side(way.sink()).poll_write(cx, bytes))?;
@@ -129,8 +129,8 @@ impl<A, B> Streams<A, B> {
 }
 
 impl<A: ByteStream, B: ByteStream> Calls for Streams<A, B> {
-    fn perform(&self, call: Call, holds: &mut [Hold; 2]) -> Option<Result<usize, Errno>> {
-        Some(self.state().perform(call, holds))
+    fn perform(&self, call: Call, buffers: &mut [WayBuffers; 2]) -> Option<Result<usize, Errno>> {
+        Some(self.state().perform(call, buffers))
     }
 
     fn is_tcp(&self, _side: Side) -> bool {
@@ -144,7 +144,7 @@ pub(super) async fn run<A: ByteStream, B: ByteStream>(
     b: B,
     mut relay: Relay,
     mut control: Control<'_>,
-) -> Ending {
+) -> RelayEnding {
     control.resources.pipes = PipePool::new(0, 0);
     control.resources.buffers = BufferPool::new(2, control.resources.buffers.buffer_bytes());
     let streams = Streams {

@@ -7,11 +7,11 @@ use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use rustix::event::PollFlags;
-use tokio::io::Interest as Ready;
+use tokio::io::Interest;
 use tokio::time::{Instant, Sleep};
 
 use zhaul_core::Errno;
-use zhaul_core::relay::{Ending, Interest, Readiness as Reported, Side};
+use zhaul_core::relay::{Readiness, RelayEnding, RelayInterest, Side};
 
 use super::builder::Control;
 use super::calls::{Awaits, Sockets};
@@ -43,13 +43,13 @@ impl<'a, A: AsyncEnd, B: AsyncEnd> Task<'a, A, B> {
         };
         for side in Side::BOTH {
             task.relay
-                .note(side, Reported::READABLE | Reported::WRITABLE);
+                .note(side, Readiness::READABLE | Readiness::WRITABLE);
         }
         task
     }
 
     /// Runs the relay to its end.
-    pub(super) async fn run(mut self) -> Ending {
+    pub(super) async fn run(mut self) -> RelayEnding {
         let tokens = self.control.tokens().map(Option::<&CancelToken>::cloned);
         let mut cancelled = pin!(cancelling(tokens[0].as_ref()));
         let mut drained = pin!(cancelling(tokens[1].as_ref()));
@@ -117,7 +117,7 @@ async fn cancelling(cancel: Option<&CancelToken>) {
     }
 }
 
-fn flags(wanted: Interest) -> PollFlags {
+fn flags(wanted: RelayInterest) -> PollFlags {
     let mut flags = PollFlags::empty();
     flags.set(READABLE, wanted.readable);
     flags.set(WRITABLE, wanted.writable);
@@ -155,8 +155,8 @@ impl<A: AsyncEnd, B: AsyncEnd> Sockets for Watched<A, B> {
         call: impl FnMut() -> Result<usize, Errno>,
     ) -> Option<Result<usize, Errno>> {
         let interest = match awaits {
-            Awaits::Readable => Ready::READABLE,
-            Awaits::Writable => Ready::WRITABLE,
+            Awaits::Readable => Interest::READABLE,
+            Awaits::Writable => Interest::WRITABLE,
         };
         let watch = &self.watches[side.index()];
         match side {
@@ -168,8 +168,8 @@ impl<A: AsyncEnd, B: AsyncEnd> Sockets for Watched<A, B> {
     fn may_be_readable(&self, side: Side) -> bool {
         let (watch, known) = (&self.watches[side.index()], || Ok(()));
         match side {
-            Side::A => watch.attempt(&self.a, Ready::READABLE, known).is_ok(),
-            Side::B => watch.attempt(&self.b, Ready::READABLE, known).is_ok(),
+            Side::A => watch.attempt(&self.a, Interest::READABLE, known).is_ok(),
+            Side::B => watch.attempt(&self.b, Interest::READABLE, known).is_ok(),
         }
     }
 }
@@ -178,7 +178,7 @@ impl<A: AsyncEnd, B: AsyncEnd> Sockets for Watched<A, B> {
 fn through(
     watch: &Watch,
     end: &impl AsyncEnd,
-    interest: Ready,
+    interest: Interest,
     mut call: impl FnMut() -> Result<usize, Errno>,
 ) -> Option<Result<usize, Errno>> {
     let mut made = false;

@@ -5,11 +5,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use zhaul_core::relay::{
-    self as core, Ending, Readiness, RelayOptions, Side, Stats, Step, Trigger, Wants, Way,
+    Readiness, RelayEnding, RelayMachine, RelayOptions, RelayStep, Side, Stats, Trigger, Wants, Way,
 };
 
 use super::buffers::{BufferPool, PooledBuffer};
-use super::calls::{Bare, Calls, Hold, release};
+use super::calls::{Bare, Calls, WayBuffers, release};
 use super::limit::Limit;
 use crate::pipe_pool::PipePool;
 
@@ -41,7 +41,7 @@ pub enum Turn {
     /// There is more to do: another turn, after the others had theirs.
     Again,
     /// It is over. Both sockets are left as they should be; close them.
-    Done(Ending),
+    Done(RelayEnding),
 }
 
 /// A relay between two sockets that its owner keeps, registers with a reactor, and closes.
@@ -50,8 +50,8 @@ pub enum Turn {
 /// Between turns it holds a buffer or a pipe only if that contains bytes that a peer does not take.
 #[derive(Debug)]
 pub struct Relay {
-    core: core::Relay,
-    holds: [Hold; 2],
+    core: RelayMachine,
+    buffers: [WayBuffers; 2],
     limits: [Vec<Arc<dyn Limit>>; 2],
     /// Sides known to be TCP.
     is_tcp: [bool; 2],
@@ -66,8 +66,8 @@ impl Relay {
     /// readable before, [`note`](Self::note) that.
     pub fn new(options: &Arc<RelayOptions>, now: Duration) -> Self {
         Self {
-            core: core::Relay::new(Arc::clone(options), now),
-            holds: Default::default(),
+            core: RelayMachine::new(Arc::clone(options), now),
+            buffers: Default::default(),
             limits: Default::default(),
             is_tcp: [false; 2],
             has_begun: false,
@@ -87,7 +87,7 @@ impl Relay {
         if bytes.is_empty() {
             return;
         }
-        let held = &mut self.holds[way.index()].buffer;
+        let held = &mut self.buffers[way.index()].buffer;
         let before = held.as_ref().map_or(&[][..], PooledBuffer::bytes);
         let all = [before, bytes].concat();
         self.core.preload(way, all.len(), bytes.len());
@@ -187,32 +187,32 @@ impl Relay {
         self.core.begin_turn(now);
         loop {
             match self.core.next() {
-                Step::Call(call) => match sockets.perform(call, &mut self.holds) {
+                RelayStep::Call(call) => match sockets.perform(call, &mut self.buffers) {
                     Some(result) => self.core.complete(call, result),
                     None => self.core.not_ready(call),
                 },
-                Step::NeedBuffer(way) => {
+                RelayStep::NeedBuffer(way) => {
                     let buffer = resources.buffers.take();
                     let bytes = buffer.as_ref().map(|buffer| buffer.bytes().len());
-                    self.holds[way.index()].buffer = buffer;
+                    self.buffers[way.index()].buffer = buffer;
                     self.core.buffer(way, bytes);
                 }
-                Step::NeedPipe(way) => {
+                RelayStep::NeedPipe(way) => {
                     let pipe = resources.pipes.take().ok();
                     self.core.pipe(way, pipe.is_some());
-                    self.holds[way.index()].pipe = pipe;
+                    self.buffers[way.index()].pipe = pipe;
                 }
-                Step::NeedGrant { way, wanted } => self.grant(way, wanted, now),
-                Step::Wait(wants) => {
-                    release(&mut self.holds, &self.core);
+                RelayStep::NeedGrant { way, wanted } => self.grant(way, wanted, now),
+                RelayStep::Wait(wants) => {
+                    release(&mut self.buffers, &self.core);
                     return Turn::Wait(wants);
                 }
-                Step::Done(ending) => {
+                RelayStep::Done(ending) => {
                     self.end();
                     return Turn::Done(ending);
                 }
-                Step::Yield => {
-                    release(&mut self.holds, &self.core);
+                RelayStep::Yield => {
+                    release(&mut self.buffers, &self.core);
                     return Turn::Again;
                 }
             }
@@ -257,8 +257,8 @@ impl Relay {
 
     /// Everything goes back, except pipes that contain something: those are closed.
     fn end(&mut self) {
-        release(&mut self.holds, &self.core);
-        self.holds = Default::default();
+        release(&mut self.buffers, &self.core);
+        self.buffers = Default::default();
     }
 }
 

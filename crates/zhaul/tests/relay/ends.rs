@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Write};
 use std::time::Duration;
 
-use zhaul::relay::{Cause, Side, Way};
+use zhaul::relay::{RelayCause, Side, Way};
 
 use crate::common::{pattern, wait_until};
 use crate::stand::{DRIVERS, Kind, Running, Setup, each, each_driver, fill};
@@ -33,7 +33,7 @@ fn a_fin_is_passed_on_and_the_other_direction_goes_on() {
             late.write_all(&bulk).unwrap();
             late.end();
             assert!(reader.join().unwrap() == bulk);
-            assert_eq!(rest.finish().cause, Cause::Closed { first });
+            assert_eq!(rest.finish().cause, RelayCause::Closed { first });
         }
     });
 }
@@ -53,7 +53,7 @@ fn a_reset_is_passed_on_after_what_was_sent_before_it() {
             let (got, error) = left.read_until_error();
             assert!(got == said, "{} of {}", got.len(), said.len());
             assert_eq!(error, Some(ErrorKind::ConnectionReset));
-            assert_eq!(rest.finish().cause, Cause::Reset { by });
+            assert_eq!(rest.finish().cause, RelayCause::Reset { by });
         }
     });
 }
@@ -77,7 +77,7 @@ fn a_reset_while_nothing_moves_is_passed_on_at_once() {
             gone.reset();
             let (got, error) = left.read_until_error();
             assert_eq!((got.len(), error), (0, Some(ErrorKind::ConnectionReset)));
-            assert_eq!(rest.finish().cause, Cause::Reset { by });
+            assert_eq!(rest.finish().cause, RelayCause::Reset { by });
         }
     });
 }
@@ -90,7 +90,7 @@ fn a_side_that_does_not_read_is_reset_after_the_grace() {
         let (mut a, mut b, rest) = running.split();
         let sent = fill(&mut a, &rest.setup.progress);
         a.reset();
-        assert_eq!(rest.finish().cause, Cause::Reset { by: Side::A });
+        assert_eq!(rest.finish().cause, RelayCause::Reset { by: Side::A });
         let (got, error) = b.read_until_error();
         assert!(got.len() < sent.len() && got == sent[..got.len()]);
         assert_eq!(error, Some(ErrorKind::ConnectionReset));
@@ -107,7 +107,7 @@ fn a_unix_socket_closed_with_something_unread_resets_the_other_side() {
         wait_until("it is delivered", || progress.delivered(Way::BToA) > 0);
         drop(a);
         assert_eq!(b.read_until_error().1, Some(ErrorKind::ConnectionReset));
-        assert_eq!(rest.finish().cause, Cause::Reset { by: Side::A });
+        assert_eq!(rest.finish().cause, RelayCause::Reset { by: Side::A });
     }
 }
 
@@ -134,6 +134,6 @@ fn a_client_that_closed_and_is_sent_more_resets_the_server() {
         let failed = failed.expect("the server hears of it");
         let known = [ErrorKind::ConnectionReset, ErrorKind::BrokenPipe];
         assert!(known.contains(&failed), "{failed}");
-        assert_eq!(rest.finish().cause, Cause::Reset { by: Side::A });
+        assert_eq!(rest.finish().cause, RelayCause::Reset { by: Side::A });
     });
 }

@@ -5,7 +5,7 @@ use std::net::Shutdown;
 use std::time::Duration;
 
 use zhaul::Route;
-use zhaul::relay::{Cause, RateLimit, Side, Way};
+use zhaul::relay::{RateLimit, RelayCause, Side, Way};
 
 use crate::common::pattern;
 use crate::random::Random;
@@ -65,7 +65,7 @@ fn bulk_is_spliced_and_the_way_back_is_not() {
         b.end();
         a.expect(b"thanks");
         let ending = rest.finish();
-        assert_eq!(ending.cause, Cause::Closed { first: Side::A });
+        assert_eq!(ending.cause, RelayCause::Closed { first: Side::A });
         let (up, down) = (ending.stats.way(Way::AToB), ending.stats.way(Way::BToA));
         assert!(up.spliced > 0 && up.switches > 0, "{up:?}");
         assert_eq!(up.spliced + up.copied(), bytes.len() as u64);
@@ -176,7 +176,7 @@ fn what_is_preloaded_goes_first() {
         assert!(running.b.read_all() == expected);
         running.b.end();
         let ending = running.finish();
-        assert_eq!(ending.cause, Cause::Closed { first: Side::A });
+        assert_eq!(ending.cause, RelayCause::Closed { first: Side::A });
         assert_eq!(ending.stats.way(Way::AToB).delivered, expected.len() as u64);
     });
 }
@@ -195,7 +195,7 @@ fn one_way_only_relays_one_way() {
         running.a.end();
         assert_eq!(running.b.read_all(), b"there");
         let ending = running.finish();
-        assert_eq!(ending.cause, Cause::Closed { first: Side::A });
+        assert_eq!(ending.cause, RelayCause::Closed { first: Side::A });
         assert_eq!(ending.stats.way(Way::BToA).taken, 0);
     });
 }

@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use zhaul::async_io::Attached;
-use zhaul::relay::{Abort, Cause, Side, Way};
+use zhaul::relay::{Abort, RelayCause, Side, Way};
 
 use crate::common::{pattern, wait_until};
 use crate::stand::{
@@ -22,7 +22,7 @@ fn an_idle_relay_is_reset() {
         let running = Running::start(driver, PAIR, setup);
         let began = Instant::now();
         let (a, b, rest) = running.split();
-        assert_eq!(rest.finish().cause, Cause::Idle);
+        assert_eq!(rest.finish().cause, RelayCause::Idle);
         assert!(began.elapsed() >= SHORT);
         for mut peer in [a, b] {
             assert_eq!(peer.read_until_error().1, Some(ErrorKind::ConnectionReset));
@@ -39,7 +39,7 @@ fn an_idle_relay_can_end_with_fins() {
         });
         let running = Running::start(driver, PAIR, setup);
         let (a, b, rest) = running.split();
-        assert_eq!(rest.finish().cause, Cause::Idle);
+        assert_eq!(rest.finish().cause, RelayCause::Idle);
         for mut peer in [a, b] {
             assert_eq!(peer.read_until_error(), (Vec::new(), None));
         }
@@ -59,7 +59,10 @@ fn half_closed_for_too_long_ends_it() {
             let (early, mut late) = if first == Side::A { (a, b) } else { (b, a) };
             early.end();
             assert_eq!(late.read(&mut [0; 8]).unwrap(), 0);
-            assert_eq!(rest.finish().cause, Cause::HalfClosed { closed: first });
+            assert_eq!(
+                rest.finish().cause,
+                RelayCause::HalfClosed { closed: first }
+            );
             drop(early);
         }
     });
@@ -75,7 +78,7 @@ fn the_deadline_ends_it_whatever_moves() {
         let bytes = pattern(1 << 20);
         while a.write_all(&bytes).is_ok() {}
         assert_eq!(reader.join().unwrap().1, Some(ErrorKind::ConnectionReset));
-        assert_eq!(rest.finish().cause, Cause::Deadline);
+        assert_eq!(rest.finish().cause, RelayCause::Deadline);
     });
 }
 
@@ -121,7 +124,7 @@ fn a_peer_that_takes_nothing_is_idle() {
         let (mut a, b, rest) = running.split();
         fill(&mut a, &rest.setup.progress);
         let ending = rest.finish();
-        assert_eq!(ending.cause, Cause::Idle);
+        assert_eq!(ending.cause, RelayCause::Idle);
         drop(b);
     });
 }
@@ -146,7 +149,7 @@ fn cancelling_stops_it_at_rest_and_under_way() {
             }
             rest.setup.cancel.cancel();
             let ending = rest.finish();
-            assert_eq!(ending.cause, Cause::Cancelled);
+            assert_eq!(ending.cause, RelayCause::Cancelled);
             let (got, error) = reader.join().unwrap();
             assert_eq!(error, Some(ErrorKind::ConnectionReset));
             assert!(got.len() as u64 <= ending.stats.way(Way::AToB).delivered);

@@ -14,8 +14,8 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::net::{self, AddressFamily, SocketType, sockopt};
 use zhaul::async_io::Attached;
 use zhaul::relay::{
-    BufferPool, Ending, Limit, Relay, RelayBuilder, RelayOptions, RelayProgress, Resources, Side,
-    Trigger, Turn, WATCH, Wants, Way, now, readiness,
+    BufferPool, Limit, Relay, RelayBuilder, RelayEnding, RelayOptions, RelayProgress, Resources,
+    Side, Trigger, Turn, WATCH, Wants, Way, now, readiness,
 };
 use zhaul::{CancelToken, PipePool};
 
@@ -261,7 +261,7 @@ pub(crate) struct Running {
     pub(crate) a: Peer,
     pub(crate) b: Peer,
     pub(crate) setup: Setup,
-    thread: JoinHandle<Ending>,
+    thread: JoinHandle<RelayEnding>,
 }
 
 impl Running {
@@ -293,7 +293,7 @@ impl Running {
     }
 
     /// Waits for the end; the peers stay open until then.
-    pub(crate) fn finish(self) -> Ending {
+    pub(crate) fn finish(self) -> RelayEnding {
         let ending = self.thread.join().unwrap();
         self.setup.check_returned();
         ending
@@ -313,16 +313,16 @@ impl Running {
 
 pub(crate) struct Rest {
     pub(crate) setup: Setup,
-    thread: JoinHandle<Ending>,
+    thread: JoinHandle<RelayEnding>,
 }
 
 impl Rest {
     /// The same for pools that others are using.
-    pub(crate) fn finish_sharing(self) -> Ending {
+    pub(crate) fn finish_sharing(self) -> RelayEnding {
         self.thread.join().unwrap()
     }
 
-    pub(crate) fn finish(self) -> Ending {
+    pub(crate) fn finish(self) -> RelayEnding {
         let ending = self.thread.join().unwrap();
         self.setup.check_returned();
         ending
@@ -344,7 +344,7 @@ fn builder<A, B>(a: A, b: B, setup: &Setup) -> RelayBuilder<'_, A, B> {
     relay
 }
 
-fn on_tokio(a: OwnedFd, b: OwnedFd, setup: &Setup) -> Ending {
+fn on_tokio(a: OwnedFd, b: OwnedFd, setup: &Setup) -> RelayEnding {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -355,7 +355,7 @@ fn on_tokio(a: OwnedFd, b: OwnedFd, setup: &Setup) -> Ending {
     })
 }
 
-fn on_epoll(a: &OwnedFd, b: &OwnedFd, setup: &Setup, trigger: Trigger) -> Ending {
+fn on_epoll(a: &OwnedFd, b: &OwnedFd, setup: &Setup, trigger: Trigger) -> RelayEnding {
     let mut options = setup.options;
     options.trigger = trigger;
     let instance = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use zhaul::async_io::Attached;
-use zhaul::relay::{Cause, Way};
+use zhaul::relay::{RelayCause, Way};
 
 use crate::stand::{Kind, Peer, Running, Setup, connection, each, each_driver, fill};
 
@@ -29,7 +29,7 @@ fn a_graceful_stop_delivers_what_was_taken_and_ends_both_streams() {
         assert_eq!(received.len() as u64, taken);
         assert!(received == sent[..received.len()]);
         let ending = rest.finish();
-        assert_eq!(ending.cause, Cause::Stopped);
+        assert_eq!(ending.cause, RelayCause::Stopped);
         assert_eq!(ending.stats.way(Way::AToB).in_transit(), 0);
     });
 }
@@ -43,7 +43,7 @@ fn a_graceful_stop_of_an_idle_relay_is_a_fin_for_both() {
         b.expect(b"question");
         rest.setup.drain.cancel();
         assert_eq!((a.read_all().len(), b.read_all().len()), (0, 0));
-        assert_eq!(rest.finish().cause, Cause::Stopped);
+        assert_eq!(rest.finish().cause, RelayCause::Stopped);
     });
 }
 
@@ -57,7 +57,7 @@ fn a_graceful_stop_delivers_the_preload_of_a_relay_that_has_not_begun() {
         setup.drain.cancel();
         let (a, mut b, rest) = Running::start(driver, PAIR, setup).split();
         assert_eq!(b.read_all(), b"said before");
-        assert_eq!(rest.finish().cause, Cause::Stopped);
+        assert_eq!(rest.finish().cause, RelayCause::Stopped);
         drop(a);
     });
 }
@@ -73,7 +73,7 @@ fn what_is_not_delivered_in_time_is_cut() {
         fill(&mut a, &rest.setup.progress);
         rest.setup.drain.cancel();
         let ending = rest.finish();
-        assert_eq!(ending.cause, Cause::Cancelled);
+        assert_eq!(ending.cause, RelayCause::Cancelled);
         assert!(ending.stats.way(Way::AToB).in_transit() > 0);
         let (_, error) = b.read_until_error();
         assert_eq!(

@@ -1,7 +1,7 @@
 //! Makes the system call that a transfer names.
 //!
 //! Both drivers share this: it maps symbolic ends to descriptors, owns what a route needs between
-//! two calls (buffer, window, pipe), and retries EINTR. It never waits on purpose; whether a call
+//! two calls (buffer, mapping, pipe), and retries EINTR. It never waits on purpose; whether a call
 //! may block depends on the mode of the descriptors, except that sends to sockets never do.
 
 use std::os::fd::BorrowedFd;
@@ -18,9 +18,10 @@ use crate::errno::{errno_of, of_rustix};
 use crate::pipe_pool::{PipePool, PooledPipe};
 use crate::sparse::{Extents, punch_hole};
 
-/// What a transfer holds between two system calls.
+/// What a route needs between two system calls: a buffer, a mapping, a pipe, the extents of a
+/// sparse file.
 #[derive(Debug)]
-pub(crate) struct Hands {
+pub(crate) struct Buffers {
     pool: Option<PipePool>,
     pipe: Option<PooledPipe>,
     window: Option<Window>,
@@ -40,8 +41,8 @@ struct Window {
     mapping: Mapping,
 }
 
-impl Hands {
-    /// Hands for these two ends; without a pool of its own, pipes come from the shared one.
+impl Buffers {
+    /// Buffers for these two ends; without a pool of its own, pipes come from the shared one.
     pub(crate) fn new(source: &SourceFacts, sink: &SinkFacts, pool: Option<PipePool>) -> Self {
         Self {
             pool,

@@ -11,17 +11,17 @@ use zhaul_core::Version;
 
 /// Chunks found resident a moment ago.
 #[derive(Debug)]
-pub struct Memo {
+pub struct ResidencyCache {
     entries: Box<[AtomicU64]>,
 }
 
-impl Default for Memo {
+impl Default for ResidencyCache {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Memo {
+impl ResidencyCache {
     /// Remembers nothing yet.
     pub fn new() -> Self {
         Self {
@@ -147,53 +147,53 @@ mod tests {
 
     #[test]
     fn a_chunk_of_another_size_is_another_entry() {
-        let (memo, version, now) = (Memo::new(), Version::default(), Tick::now());
+        let (cache, version, now) = (ResidencyCache::new(), Version::default(), Tick::now());
         let small = Chunk::at(0, 4096);
-        memo.note(&version, small, now);
-        assert!(memo.is_resident(&version, small, now));
-        assert!(!memo.is_resident(&version, Chunk::at(0, 1 << 20), now));
-        assert!(!memo.is_resident(&version, Chunk::at(4096, 4096), now));
+        cache.note(&version, small, now);
+        assert!(cache.is_resident(&version, small, now));
+        assert!(!cache.is_resident(&version, Chunk::at(0, 1 << 20), now));
+        assert!(!cache.is_resident(&version, Chunk::at(4096, 4096), now));
     }
 
     #[test]
     fn an_entry_is_valid_for_a_second() {
-        let (memo, version, now) = (Memo::new(), Version::default(), Tick::now());
-        assert!(!memo.is_resident(&version, nth(3), now));
-        memo.note(&version, nth(3), now);
-        assert!(memo.is_resident(&version, nth(3), now));
-        assert!(memo.is_resident(&version, nth(3), now.plus(VALID_TICKS - 1)));
-        assert!(!memo.is_resident(&version, nth(3), now.plus(VALID_TICKS)));
-        assert!(!memo.is_resident(&version, nth(4), now));
+        let (cache, version, now) = (ResidencyCache::new(), Version::default(), Tick::now());
+        assert!(!cache.is_resident(&version, nth(3), now));
+        cache.note(&version, nth(3), now);
+        assert!(cache.is_resident(&version, nth(3), now));
+        assert!(cache.is_resident(&version, nth(3), now.plus(VALID_TICKS - 1)));
+        assert!(!cache.is_resident(&version, nth(3), now.plus(VALID_TICKS)));
+        assert!(!cache.is_resident(&version, nth(4), now));
     }
 
     #[test]
     fn another_version_is_another_entry() {
-        let (memo, now) = (Memo::new(), Tick::now());
+        let (cache, now) = (ResidencyCache::new(), Tick::now());
         let old = Version {
             ino: 1,
             size: 10,
             ..Version::default()
         };
-        memo.note(&old, nth(0), now);
-        assert!(!memo.is_resident(&Version { size: 11, ..old }, nth(0), now));
-        assert!(!memo.is_resident(&Version { ino: 2, ..old }, nth(0), now));
+        cache.note(&old, nth(0), now);
+        assert!(!cache.is_resident(&Version { size: 11, ..old }, nth(0), now));
+        assert!(!cache.is_resident(&Version { ino: 2, ..old }, nth(0), now));
     }
 
     #[test]
     fn the_clock_wraps_without_harm() {
-        let (memo, version) = (Memo::new(), Version::default());
+        let (cache, version) = (ResidencyCache::new(), Version::default());
         let late = Tick(TICK_MASK);
-        memo.note(&version, nth(0), late);
-        assert!(memo.is_resident(&version, nth(0), late.plus(5)));
-        assert!(!memo.is_resident(&version, nth(0), late.plus(100)));
+        cache.note(&version, nth(0), late);
+        assert!(cache.is_resident(&version, nth(0), late.plus(5)));
+        assert!(!cache.is_resident(&version, nth(0), late.plus(100)));
     }
 
     #[test]
     fn chunks_of_one_file_spread_over_the_table() {
-        let (memo, version, now) = (Memo::new(), Version::default(), Tick::now());
-        (0..1000).for_each(|chunk| memo.note(&version, nth(chunk), now));
+        let (cache, version, now) = (ResidencyCache::new(), Version::default(), Tick::now());
+        (0..1000).for_each(|chunk| cache.note(&version, nth(chunk), now));
         let kept = (0..1000)
-            .filter(|&chunk| memo.is_resident(&version, nth(chunk), now))
+            .filter(|&chunk| cache.is_resident(&version, nth(chunk), now))
             .count();
         assert!(
             kept > 800,

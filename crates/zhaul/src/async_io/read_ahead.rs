@@ -1,9 +1,9 @@
 //! Keeps a transfer from touching pages that are not in memory.
 //!
 //! Before each call that reads a file, the rest of its chunk is looked up: in what this transfer
-//! knows already, in the memo, by a probe. If it is cold the pool reads it first; once a stream
-//! turned out cold, its next chunk is read while the current one is sent, so that one connection
-//! keeps a disk busy. Resident files cost a look at the memo per chunk.
+//! knows already, in the residency cache, by a probe. If it is cold the pool reads it first; once a
+//! stream turned out cold, its next chunk is read while the current one is sent, so that one
+//! connection keeps a disk busy. Resident files cost a look into the cache per chunk.
 
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -12,9 +12,9 @@ use std::sync::{Arc, OnceLock};
 use zhaul_core::{DEFAULT_CHUNK_BYTES, Errno, Version};
 
 use super::end::{AsyncEnd, SharedFd};
-use crate::cold::{ColdPool, Running};
+use crate::cold::{ColdJob, ColdPool};
 use crate::errno::of_rustix;
-use crate::residency::{Chunk, Memo, Residency, Tick, populate, probe};
+use crate::residency::{Chunk, Residency, ResidencyCache, Tick, populate, probe};
 
 /// A file that can be kept alive by a job in the pool.
 pub(crate) trait FileHandle {
@@ -73,10 +73,10 @@ impl<S: AsyncEnd> FileHandle for Kept<'_, S> {
 }
 
 /// What one transfer knows about the residency of its file.
-pub(crate) struct Ahead<'a, F> {
+pub(crate) struct ReadAhead<'a, F> {
     file: F,
     version: Option<Version>,
-    memo: &'a Memo,
+    cache: &'a ResidencyCache,
     cold: &'a ColdPool,
     chunk_bytes: u64,
     /// End of what will be asked for.
@@ -89,16 +89,16 @@ pub(crate) struct Ahead<'a, F> {
 /// A chunk that the pool is reading.
 struct Reading {
     range: Range<u64>,
-    job: Running<Result<u64, Errno>>,
+    job: ColdJob<Result<u64, Errno>>,
 }
 
-impl<'a, F: FileHandle> Ahead<'a, F> {
+impl<'a, F: FileHandle> ReadAhead<'a, F> {
     /// For a transfer that reads up to `end`, as far as that is known, in chunks aligned to
     /// `chunk_bytes`.
     pub(crate) fn new(
         file: F,
         version: Option<Version>,
-        memo: &'a Memo,
+        cache: &'a ResidencyCache,
         cold: &'a ColdPool,
         chunk_bytes: usize,
         end: Option<u64>,
@@ -107,7 +107,7 @@ impl<'a, F: FileHandle> Ahead<'a, F> {
         Self {
             file,
             version,
-            memo,
+            cache,
             cold,
             chunk_bytes: chunk_bytes.clamp(1, MAX_READ_BYTES) as u64,
             end: end.or(size).unwrap_or(u64::MAX),
@@ -158,7 +158,7 @@ impl<'a, F: FileHandle> Ahead<'a, F> {
         let remembered = self
             .version
             .as_ref()
-            .is_some_and(|version| self.memo.is_resident(version, self.chunk(need.start), now));
+            .is_some_and(|version| self.cache.is_resident(version, self.chunk(need.start), now));
         if !remembered {
             let asked = probe(self.file.file(), need.start, need.end - need.start);
             if asked != Residency::Resident {
@@ -176,9 +176,9 @@ impl<'a, F: FileHandle> Ahead<'a, F> {
             let chunk = self.chunk(range.start);
             let start = chunk.index * self.chunk_bytes;
             let end = start.saturating_add(self.chunk_bytes).min(version.size);
-            // Only a whole chunk is remembered: the memo does not know parts.
+            // Only a whole chunk is remembered: the cache does not know parts.
             if range.start == start && range.end >= end {
-                self.memo.note(version, chunk, now);
+                self.cache.note(version, chunk, now);
             }
         }
         self.known = range;
@@ -213,7 +213,7 @@ impl<'a, F: FileHandle> Ahead<'a, F> {
 
     fn look_up_without_learning(&self, range: &Range<u64>) -> bool {
         let remembered = self.version.as_ref().is_some_and(|version| {
-            self.memo
+            self.cache
                 .is_resident(version, self.chunk(range.start), Tick::now())
         });
         remembered
@@ -229,13 +229,13 @@ impl<'a, F: FileHandle> Ahead<'a, F> {
     }
 }
 
-/// True if the range is in memory: from the memo, or by a probe. Makes no system call for a file
+/// True if the range is in memory: from the cache, or by a probe. Makes no system call for a file
 /// that was asked about within the last second.
 pub fn is_resident(
     file: BorrowedFd<'_>,
     version: &Version,
     range: Range<u64>,
-    memo: &Memo,
+    cache: &ResidencyCache,
 ) -> bool {
     let now = Tick::now();
     let chunk_bytes = DEFAULT_CHUNK_BYTES as u64;
@@ -244,13 +244,13 @@ pub fn is_resident(
         let chunk = Chunk::at(at, chunk_bytes);
         let start = chunk.index * chunk_bytes;
         let chunk_end = start.saturating_add(chunk_bytes);
-        if !memo.is_resident(version, chunk, now) {
+        if !cache.is_resident(version, chunk, now) {
             let end = chunk_end.min(range.end);
             if probe(file, at, end - at) != Residency::Resident {
                 return false;
             }
             if at == start && end >= chunk_end.min(version.size) {
-                memo.note(version, chunk, now);
+                cache.note(version, chunk, now);
             }
         }
         at = chunk_end;
@@ -267,13 +267,13 @@ pub async fn warm<F: AsFd + Clone + Send + 'static>(
     file: &F,
     version: &Version,
     range: Range<u64>,
-    memo: &Memo,
+    cache: &ResidencyCache,
     cold: &ColdPool,
 ) -> Result<bool, Errno> {
-    let mut ahead = Ahead::new(
+    let mut read_ahead = ReadAhead::new(
         file,
         Some(*version),
-        memo,
+        cache,
         cold,
         DEFAULT_CHUNK_BYTES,
         Some(range.end),
@@ -281,9 +281,9 @@ pub async fn warm<F: AsFd + Clone + Send + 'static>(
     let mut was_cold = false;
     let mut at = range.start;
     while at < range.end {
-        let chunk = ahead.rest_of_chunk(at, at.saturating_add(1));
-        if !ahead.is_ready(at, 1) {
-            ahead.make_ready(at, 1).await?;
+        let chunk = read_ahead.rest_of_chunk(at, at.saturating_add(1));
+        if !read_ahead.is_ready(at, 1) {
+            read_ahead.make_ready(at, 1).await?;
             was_cold = true;
         }
         at = chunk.end;
