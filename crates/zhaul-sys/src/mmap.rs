@@ -9,7 +9,6 @@ use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::{self, NonNull};
 
-use rustix::fs::FileType;
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 
 use crate::check_len;
@@ -40,15 +39,9 @@ impl Mapping {
     /// Maps `len` bytes of the file from `offset`, which is a multiple of the page size.
     ///
     /// # Errors
-    /// EINVAL for a misaligned offset or no length, ENODEV for what is neither a regular file nor a
-    /// block device or cannot be mapped, EACCES for a descriptor not open for reading, ENOMEM.
+    /// EINVAL for a misaligned offset or no length, ENODEV for what cannot be mapped, EACCES for
+    /// a descriptor not open for reading, ENOMEM.
     pub fn map(fd: BorrowedFd<'_>, offset: u64, len: usize) -> io::Result<Self> {
-        // What a mapping of something else does is up to its driver. The first one of a perf event
-        // decides whether the kernel may write over records that were not taken yet.
-        let kind = FileType::from_raw_mode(rustix::fs::fstat(fd)?.st_mode);
-        if !matches!(kind, FileType::RegularFile | FileType::BlockDevice) {
-            return Err(io::Error::from_raw_os_error(libc::ENODEV));
-        }
         // SAFETY: a fresh range chosen by the kernel aliases nothing; the pages are never read or
         // written by user space, so that others may change them is of no consequence.
         let start = unsafe {
@@ -247,9 +240,6 @@ mod tests {
     fn a_pipe_and_no_length_cannot_be_mapped() {
         let (reader, _writer) = rustix::pipe::pipe().unwrap();
         assert!(Mapping::map(reader.as_fd(), 0, PAGE).is_err());
-        let zeros = std::fs::File::open("/dev/zero").unwrap();
-        let error = Mapping::map(zeros.as_fd(), 0, PAGE).unwrap_err();
-        assert_eq!(error.raw_os_error(), Some(libc::ENODEV));
         assert!(Mapping::map(file_of(b"x").as_fd(), 0, 0).is_err());
     }
 

@@ -13,6 +13,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::Pid;
 
 pub use attributes::{Attributes, ReadFormat, SampleType, Source, Wakeup, software};
@@ -205,10 +206,26 @@ impl PerfEvent {
     }
 }
 
-impl AsFd for PerfEvent {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
+/// Sleeps until one of the events wants its ring to be emptied, one of the others is readable, or the
+/// time is up, and returns what `poll(2)` reports of each, the events first.
+///
+/// Events hand out no descriptor for this: whoever maps one first, without the right to write, makes
+/// its ring one in which the kernel writes over records that were not taken yet.
+///
+/// # Errors
+/// As `poll(2)`.
+pub fn wait<'a>(
+    events: impl Iterator<Item = &'a PerfEvent>,
+    others: impl Iterator<Item = BorrowedFd<'a>>,
+    timeout: &Timespec,
+) -> io::Result<Vec<PollFlags>> {
+    let mut polled: Vec<PollFd<'_>> = events
+        .map(|event| event.fd.as_fd())
+        .chain(others)
+        .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
+        .collect();
+    rustix::event::poll(&mut polled, Some(timeout))?;
+    Ok(polled.iter().map(PollFd::revents).collect())
 }
 
 fn cpu_number(cpu: u32) -> io::Result<libc::c_int> {

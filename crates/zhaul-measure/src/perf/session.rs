@@ -9,16 +9,16 @@ mod builder;
 mod merge;
 mod once;
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::PollFlags;
 use rustix::time::{ClockId, Timespec};
-use zhaul_sys::perf_event::{Count, PerfEvent, ReadFormat, Ring};
+use zhaul_sys::perf_event::{self, Count, PerfEvent, ReadFormat, Ring};
 
 use super::record::EventKey;
 use super::{Error, Record};
@@ -176,26 +176,26 @@ impl Session {
         other: Option<BorrowedFd<'_>>,
         timeout: Duration,
     ) -> Result<Woken, Error> {
-        let rings = self.lanes.iter().map(|lane| lane.carrier.as_fd());
+        let rings = self.lanes.iter().map(|lane| &lane.carrier);
         let process = self.process.as_ref().map(AsFd::as_fd);
-        let mut polled: Vec<PollFd<'_>> = rings
-            .chain(process)
-            .chain(other)
-            .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
-            .collect();
+        let others = process.into_iter().chain(other);
         let until = Timespec::try_from(timeout).unwrap_or(LONG);
-        match rustix::event::poll(&mut polled, Some(&until)) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+        let reported = match perf_event::wait(rings, others, &until) {
+            Ok(reported) => reported,
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(Woken::Timeout),
             Err(error) => return Err(Error::io("waiting for records", error)),
-        }
-        let ready = |fd: &PollFd<'_>| !fd.revents().is_empty();
-        let (rings, rest) = polled.split_at(self.lanes.len());
+        };
+        let ready = |reported: &PollFlags| !reported.is_empty();
+        let (rings, rest) = reported.split_at(self.lanes.len());
         let (process, other) = rest.split_at(usize::from(process.is_some()));
         Ok(if other.iter().any(ready) {
             Woken::Other
         } else if process.iter().any(ready) {
             Woken::Ended
-        } else if rings.iter().any(|fd| fd.revents().contains(PollFlags::IN)) {
+        } else if rings
+            .iter()
+            .any(|reported| reported.contains(PollFlags::IN))
+        {
             Woken::Records
         } else {
             if rings.iter().any(ready) {

@@ -53,7 +53,7 @@ impl Ring {
                     mapped_bytes,
                     ProtFlags::READ | ProtFlags::WRITE,
                     MapFlags::SHARED,
-                    event.as_fd(),
+                    event.fd.as_fd(),
                     0,
                 )
             };
