@@ -17,6 +17,11 @@ async fn received(mut from: DuplexStream) -> Vec<u8> {
     bytes
 }
 
+async fn in_time<F: Future>(future: F) -> F::Output {
+    let limit = Duration::from_secs(20);
+    tokio::time::timeout(limit, future).await.expect("in time")
+}
+
 #[tokio::test]
 async fn bytes_and_ends_pass_both_ways_and_nothing_is_spliced() {
     let ((client, a), (b, server)) = (duplex(1000), duplex(70_000));
@@ -48,6 +53,27 @@ async fn bytes_and_ends_pass_both_ways_and_nothing_is_spliced() {
     assert_eq!(ending.stats.delivered(), 4_000_006);
     assert_eq!(ending.stats.way(Way::AToB).spliced, 0);
     assert_eq!(progress.route(Way::AToB), Route::ReadWrite);
+}
+
+/// A read that got less than it asked for registers no waker.
+#[tokio::test]
+async fn each_of_several_messages_and_the_end_arrive_when_they_are_sent() {
+    let ((mut client, a), (b, mut server)) = (duplex(100_000), duplex(100_000));
+    let relay = tokio::spawn(zhaul::relay(a, b).one_way().run_copying());
+    let mut received = [0; 3];
+    for message in [b"one", b"two"] {
+        // The relay has nothing to do.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        client.write_all(message).await.unwrap();
+        let reading = server.read_exact(&mut received);
+        in_time(reading).await.unwrap();
+        assert_eq!(&received, message);
+    }
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    client.shutdown().await.unwrap();
+    assert_eq!(in_time(server.read(&mut received)).await.unwrap(), 0);
+    let ending = in_time(relay).await.unwrap();
+    assert!(ending.cause.is_clean(), "{:?}", ending.cause);
 }
 
 #[tokio::test]

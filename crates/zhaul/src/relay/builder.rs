@@ -214,7 +214,8 @@ impl<A: ByteStream, B: ByteStream> RelayBuilder<'_, A, B> {
     /// reset, the stream is dropped without its end, and the end of a stream that its peer does not
     /// take is given up after 5 seconds.
     pub async fn run_copying(self) -> RelayEnding {
-        let relay = self.begin(Trigger::Level);
+        // A stream wakes up who polled it until it was not ready, and nobody else.
+        let relay = self.begin(Trigger::EdgeWithoutUrgent);
         let control = self.control();
         copying::run(self.a, self.b, relay, control).await
     }
