@@ -39,7 +39,7 @@ pub use read_ahead::{is_resident, warm};
 pub use shared_file::SharedFile;
 
 pub(crate) use files::{CopyState, drive_files};
-pub(crate) use pause::pause;
+pub(crate) use pause::{FAR, pause};
 pub(crate) use read_ahead::{Kept, MAX_READ_BYTES, ReadAhead};
 pub(crate) use unregistered::Registered;
 pub(crate) use watch::Watch;

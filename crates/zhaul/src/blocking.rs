@@ -163,11 +163,10 @@ impl Drive<'_> {
                 return self.transfer.stop(Stop::LeaseBroken);
             }
             // The lease is no reason to wake up: an editor waits until this is over.
-            let event = cancel.and_then(CancelToken::event);
             if cancel.is_some_and(CancelToken::is_cancelled) {
                 return self.transfer.stop(Stop::Cancelled);
             }
-            if let Err(errno) = self.ends.wait([None; 2], event.as_slice(), Some(pause)) {
+            if let Err(errno) = self.ends.wait([None; 2], &[cancel], Some(pause)) {
                 return self.transfer.fail(Operation::Wait, errno);
             }
             if self.control.keeps_time {
@@ -185,25 +184,12 @@ impl Drive<'_> {
     fn wait_for(&mut self, wanted: [Option<PollFlags>; 2], time: Option<Duration>) -> bool {
         let (cancel, lease) = (self.control.cancel, self.control.lease);
         let stops = [cancel, lease.map(Lease::break_token)];
-        let tokens = stops.iter().flatten().count();
-        let events: Vec<_> = stops
-            .into_iter()
-            .flatten()
-            .filter_map(CancelToken::event)
-            .collect();
-        // The descriptors exist now, so a stop from here on makes one of them readable.
-        if let Some(stop) = self.stop_now() {
-            self.transfer.stop(stop);
-            return false;
-        }
         let left = self
             .transfer
             .deadline()
             .map(|deadline| deadline.saturating_sub(self.control.began.elapsed()));
-        // Without a descriptor to wake up by, a stop is looked for every so often.
-        let blind = (events.len() < tokens).then_some(BLIND_WAIT);
-        let timeout = [time, left, blind].into_iter().flatten().min();
-        let ready = match self.ends.wait(wanted, &events, timeout) {
+        let timeout = [time, left].into_iter().flatten().min();
+        let ready = match self.ends.wait(wanted, &stops, timeout) {
             Ok(reports) => reports.iter().any(|report| !report.is_empty()),
             Err(errno) => {
                 self.transfer.fail(Operation::Wait, errno);
@@ -225,6 +211,3 @@ impl Drive<'_> {
         }
     }
 }
-
-/// How long a stop goes unnoticed in a process out of descriptors.
-const BLIND_WAIT: Duration = Duration::from_millis(50);

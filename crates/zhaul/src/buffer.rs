@@ -1,6 +1,10 @@
 //! Buffers for the copying route, recycled per thread.
 //!
 //! A fresh 64 KiB buffer costs sixteen page faults; a recycled one is still in the cache.
+//!
+//! Not those of [`BufferPool`](crate::relay::BufferPool), which bounds what all relays hold and lets a
+//! relay wait for one: a transfer needs one to go on at all, and keeps it to its end, its sink
+//! stalled or not. Slow readers of copied files would use up what relays share.
 
 use std::cell::RefCell;
 

@@ -24,6 +24,7 @@ use rustix::io::Errno as Raw;
 
 use zhaul_core::Errno;
 
+use crate::cancel::CancelToken;
 use crate::errno::of_rustix;
 
 /// What makes a source ready.
@@ -139,25 +140,35 @@ impl<'a, const N: usize> Ends<'a, N> {
         }
     }
 
-    /// Waits until an end has what is wanted of it, one of the events becomes readable, or the time
-    /// is up; ends of which `None` is wanted are left out. Returns what is reported of each end:
+    /// Waits until an end has what is wanted of it, one of the tokens is cancelled, or the time is
+    /// up; ends of which `None` is wanted are left out. Returns what is reported of each end:
     /// [`ERROR`] without anything that was wanted means that a call is to find out.
     ///
-    /// May return early with nothing.
+    /// May return early with nothing, and does so at once if a token is cancelled.
     pub(crate) fn wait(
         &mut self,
         wanted: [Option<PollFlags>; N],
-        events: &[BorrowedFd<'_>],
+        tokens: &[Option<&CancelToken>],
         timeout: Option<Duration>,
     ) -> Result<[PollFlags; N], Errno> {
         let mut reports = [PollFlags::empty(); N];
+        let tokens = tokens.iter().copied().flatten();
+        let events: Vec<_> = tokens.clone().filter_map(CancelToken::event).collect();
+        // The descriptors exist now, so cancelling from here on makes one of them readable.
+        if tokens.clone().any(CancelToken::is_cancelled) {
+            return Ok(reports);
+        }
+        // Without a descriptor to wake up by, a token is looked at every so often.
+        let is_blind = events.len() < tokens.count();
+        let blind = is_blind.then_some(BLIND_WAIT);
+        let timeout = [timeout, blind].into_iter().flatten().min();
         for ((end, wanted), report) in self.ends.iter_mut().zip(wanted).zip(&mut reports) {
             *report = end.known(wanted)?;
         }
         if reports.iter().any(|report| !report.is_empty()) {
             return Ok(reports);
         }
-        let polled = self.poll(wanted, events, timeout)?;
+        let polled = self.poll(wanted, &events, timeout)?;
         for (index, end) in self.ends.iter_mut().enumerate() {
             if let Some(wanted) = wanted[index] {
                 reports[index] = end.settle(polled[index], wanted)?;
@@ -251,8 +262,8 @@ const NOW: Timespec = Timespec {
     tv_nsec: 0,
 };
 
-/// How long a process without descriptors to spare does not look at its ends.
-const BLIND_WAIT: Duration = Duration::from_millis(10);
+/// How long a process without descriptors to spare does not look at its ends and tokens.
+pub(crate) const BLIND_WAIT: Duration = Duration::from_millis(10);
 
 #[cfg(test)]
 #[path = "edges_tests.rs"]

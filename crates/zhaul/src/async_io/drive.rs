@@ -14,7 +14,7 @@ use zhaul_core::{
 };
 
 use super::read_ahead::{FileHandle, ReadAhead};
-use super::{AsyncEnd, Watch, acknowledged, pause};
+use super::{AsyncEnd, FAR, Watch, acknowledged, pause};
 use crate::calls::Buffers;
 use crate::cancel::CancelToken;
 use crate::edges::{ERROR, READABLE, WRITABLE};
@@ -69,6 +69,7 @@ impl<'a> Control<'a> {
     /// So long after the beginning.
     pub(crate) fn later(&self, after: Duration) -> Instant {
         let began = self.began.unwrap_or_else(Instant::now);
+        // A throttle of a byte a second may ask for more time than the clock can tell.
         began.checked_add(after).unwrap_or_else(|| began + FAR)
     }
 
@@ -472,6 +473,3 @@ impl Watches {
         Ok(())
     }
 }
-
-/// A throttle of a byte a second may ask for more time than the clock can tell.
-const FAR: Duration = Duration::from_secs(365 * 24 * 3600);

@@ -16,7 +16,10 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::Handle;
 
-/// Waits so long.
+/// As good as never.
+pub(crate) const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// Waits so long, or for a year: nobody waits longer, and a clock may not be able to tell.
 pub(crate) async fn pause(time: Duration) {
     let waited = match timer(time) {
         Some(timer) => timer.readable().await.is_ok(),
@@ -35,11 +38,22 @@ fn timer(time: Duration) -> Option<AsyncFd<OwnedFd>> {
     let value = Itimerspec {
         it_interval: Timespec::default(),
         // Zero would be no alarm at all.
-        it_value: time.max(Duration::from_nanos(1)).try_into().ok()?,
+        it_value: time.clamp(Duration::from_nanos(1), FAR).try_into().ok()?,
     };
     timerfd_settime(&timer, TimerfdTimerFlags::empty(), &value).ok()?;
     // Deprecated because an arbitrary AsRawFd may lie about its descriptor; OwnedFd does not, and
     // the replacement is an unsafe function.
     #[expect(deprecated)]
     AsyncFd::with_interest(timer, Interest::READABLE).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_time_that_no_clock_can_tell_is_waited_for() {
+        let waited = tokio::time::timeout(Duration::from_millis(50), pause(Duration::MAX)).await;
+        assert!(waited.is_err(), "as if the time were up");
+    }
 }

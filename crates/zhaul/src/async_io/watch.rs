@@ -6,7 +6,6 @@
 //! own, nested in the runtime's, and the runtime's opinion of the end is not asked any more.
 
 use std::io;
-use std::time::Duration;
 
 use rustix::event::PollFlags;
 use tokio::io::unix::AsyncFd;
@@ -17,7 +16,7 @@ use zhaul_core::Errno;
 
 use super::end::AsyncEnd;
 use super::pause;
-use crate::edges::{ERROR, Edges, READABLE, WRITABLE, has, is_ready, reported_now};
+use crate::edges::{BLIND_WAIT, ERROR, Edges, READABLE, WRITABLE, has, is_ready, reported_now};
 use crate::errno::errno_of;
 
 /// What is known of one end; to be used with the same end always.
@@ -204,9 +203,6 @@ fn watch(end: &impl AsyncEnd, events: PollFlags) -> Result<AsyncFd<Edges>, Errno
     #[expect(deprecated)]
     AsyncFd::with_interest(edges, Interest::READABLE).map_err(|error| errno_of(&error))
 }
-
-/// How long a process without descriptors to spare does not look at an end.
-const BLIND_WAIT: Duration = Duration::from_millis(10);
 
 fn reported(ready: Ready) -> PollFlags {
     let mut reported = PollFlags::empty();

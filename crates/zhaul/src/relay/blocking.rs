@@ -12,7 +12,7 @@ use super::epoll::readiness;
 use super::limit::now;
 use super::turns::{Relay, Turn};
 use crate::cancel::CancelToken;
-use crate::edges::{Ends, READABLE, WRITABLE};
+use crate::edges::{BLIND_WAIT, Ends, READABLE, WRITABLE};
 
 /// Runs the relay to its end.
 pub(super) fn run(
@@ -64,14 +64,7 @@ impl Sockets<'_> {
             flags.set(WRITABLE, wanted.writable);
             (!flags.is_empty() || !self.hung_up[side.index()]).then_some(flags)
         });
-        let tokens = tokens.into_iter().flatten();
-        let events: Vec<_> = tokens.clone().filter_map(CancelToken::event).collect();
-        // The descriptors exist now, so cancelling from here on makes one readable.
-        if tokens.clone().any(CancelToken::is_cancelled) {
-            return [Readiness::empty(); 2];
-        }
-        let timeout = timeout(wants, events.len() < tokens.count());
-        let Ok(reports) = self.ends.wait(wanted, &events, timeout) else {
+        let Ok(reports) = self.ends.wait(wanted, &tokens, timeout(wants)) else {
             // Out of memory: not at once again.
             std::thread::sleep(BLIND_WAIT);
             return [Readiness::empty(); 2];
@@ -84,15 +77,11 @@ impl Sockets<'_> {
     }
 }
 
-fn timeout(wants: &Wants, blind: bool) -> Option<Duration> {
+fn timeout(wants: &Wants) -> Option<Duration> {
     let limit = wants.wake_at.map(|at| at.saturating_sub(now()));
-    let blind = blind.then_some(BLIND_WAIT);
     let buffer = wants.buffer.then_some(BUFFER_WAIT);
-    [limit, blind, buffer].into_iter().flatten().min()
+    [limit, buffer].into_iter().flatten().min()
 }
-
-/// How long cancelling goes unnoticed in a process out of descriptors.
-const BLIND_WAIT: Duration = Duration::from_millis(50);
 
 /// How often a buffer is looked for when the pool had none.
 const BUFFER_WAIT: Duration = Duration::from_millis(1);

@@ -18,7 +18,7 @@ use super::calls::{Awaits, Sockets};
 use super::epoll::readiness;
 use super::limit::now;
 use super::turns::{Relay, Turn};
-use crate::async_io::{AsyncEnd, Watch, pause};
+use crate::async_io::{AsyncEnd, FAR, Watch, pause};
 use crate::cancel::CancelToken;
 use crate::edges::{READABLE, WRITABLE};
 use crate::errno::errno_of;
@@ -240,8 +240,6 @@ impl Timer {
         self.at = None;
     }
 }
-
-const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
 const _: () = {
     /// The future of a relay can be spawned on any runtime.
