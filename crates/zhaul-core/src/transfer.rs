@@ -303,7 +303,8 @@ impl Transfer {
             Machine::CopyFileRange => copy_file_range::complete(ledger, op, result),
         };
         let was_read = matches!(op, Op::Read { .. }) && matches!(outcome, Outcome::Progress);
-        if was_read && self.route() == Route::ReadWrite {
+        // A hole is read by asking for it.
+        if was_read && self.route() == Route::ReadWrite || self.sparse.has_found_hole(op) {
             self.guard.after_read();
         }
         self.settle(outcome);

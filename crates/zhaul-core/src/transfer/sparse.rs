@@ -51,6 +51,11 @@ impl Sparse {
         })
     }
 
+    /// Whether this operation found the hole that is to be made next.
+    pub(super) const fn has_found_hole(self, op: Op) -> bool {
+        matches!((op, self), (Op::SeekData { .. }, Self::Hole(_)))
+    }
+
     pub(super) fn complete(
         &mut self,
         ledger: &mut Ledger,

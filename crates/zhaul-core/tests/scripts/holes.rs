@@ -71,6 +71,24 @@ fn where_holes_cannot_be_asked_or_made_they_are_copied() {
 }
 
 #[test]
+fn a_hole_of_another_version_is_not_made_if_one_version_is_asked_for() {
+    for at in [0, 20 * 512, 70 * 512] {
+        let mut world = World::file(sparse()).with_mood(move |op| match op {
+            Op::SeekData { offset } if *offset == at => Mood::Edit,
+            _ => Mood::Full,
+        });
+        let ask = Ask {
+            one_version: true,
+            ..Ask::default()
+        };
+        let mut transfer = transfer(&facts(&world), &file(), &ask);
+        let error = world.run(&mut transfer, None).unwrap_err();
+        assert_eq!((error.cause, error.moved()), (Cause::Changed, at));
+        assert_eq!(world.sink.len() as u64, at);
+    }
+}
+
+#[test]
 fn no_room_for_a_hole_is_an_error() {
     let mood = refuse_after(0, Errno::EFBIG, Operation::PunchHole);
     let mut world = World::file(sparse()).with_mood(mood);
