@@ -26,9 +26,16 @@ impl Extents {
     /// How far the hole at `offset` reaches, to the end of the file at most; 0 if there is none.
     pub(crate) fn hole(&mut self, source: BorrowedFd<'_>, offset: u64) -> Result<usize, Errno> {
         let file = self.anew(source)?;
-        let end = match rustix::fs::seek(file, SeekFrom::Data(offset)) {
-            // No data from here on.
-            Err(Raw::NXIO) => rustix::fs::seek(file, SeekFrom::End(0)),
+        let next_data = || rustix::fs::seek(file, SeekFrom::Data(offset));
+        let end = match next_data() {
+            // No data from here on. Who appends makes the end a later one, behind data: the hole
+            // reaches to an end before which there is still none.
+            Err(Raw::NXIO) => {
+                rustix::fs::seek(file, SeekFrom::End(0)).and_then(|end| match next_data() {
+                    Err(Raw::NXIO) => Ok(end),
+                    answer => answer,
+                })
+            }
             answer => answer,
         };
         length(offset, end.map_err(of_rustix)?)
@@ -85,12 +92,15 @@ fn punch(sink: BorrowedFd<'_>, offset: Option<u64>, len: u64) -> rustix::io::Res
     };
     let end = start.checked_add(len).ok_or(Raw::FBIG)?;
     let size = u64::try_from(rustix::fs::fstat(sink)?.st_size).unwrap_or(0);
-    if start < size {
-        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        rustix::fs::fallocate(sink, flags, start, end.min(size) - start)?;
+    if end > size && len > 0 {
+        // Not ftruncate(2): by now others may have written behind `end`, and it would cut that.
+        rustix::io::pwrite(sink, &[0], end - 1)?;
     }
-    if end > size {
-        rustix::fs::ftruncate(sink, end)?;
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    match rustix::fs::fallocate(sink, flags, start, len) {
+        // It had nothing there, and on this file system keeps a block for the last byte.
+        Err(Raw::OPNOTSUPP) if start >= size => {}
+        outcome => outcome?,
     }
     if offset.is_none() {
         rustix::fs::seek(sink, SeekFrom::Start(end))?;

@@ -7,6 +7,7 @@ mod common;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::sync::Barrier;
 
 use common::pattern;
 use zhaul::{Haul, Stability, Summary, transfer};
@@ -120,4 +121,76 @@ fn a_file_in_memory_stays_sparse_too() {
     to.seek(SeekFrom::End(-10)).unwrap();
     to.read_to_string(&mut end).unwrap();
     assert_eq!(end, "at the end");
+}
+
+/// Both at once, in `rounds` files: a transfer out of or into the file, and another writer to it a
+/// little later, each round at another moment of the transfer.
+fn race(
+    rounds: u32,
+    make: impl Fn() -> File,
+    transfer: impl Fn(&File),
+    write: impl Fn(&File) + Sync,
+    check: impl Fn(&File),
+) {
+    for round in 0..rounds {
+        let (file, barrier) = (make(), Barrier::new(2));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                barrier.wait();
+                for _ in 0..round % 300 * 10 {
+                    std::hint::spin_loop();
+                }
+                write(&file);
+            });
+            barrier.wait();
+            transfer(&file);
+        });
+        check(&file);
+    }
+}
+
+const START: u64 = 64 << 10;
+
+/// One hole.
+fn empty(len: u64) -> File {
+    let file = in_var_tmp();
+    file.set_len(len).unwrap();
+    file
+}
+
+#[test]
+fn what_is_appended_meanwhile_does_not_become_a_hole() {
+    let to = in_var_tmp();
+    race(
+        6000,
+        || empty(START),
+        |from| {
+            to.set_len(0).unwrap();
+            transfer(from, &to).sink_offset(0).run().unwrap();
+        },
+        |from| from.write_all_at(&[9; 6], START).unwrap(),
+        |_| {
+            let copied = bytes(&to);
+            assert!(matches!(copied.len() as u64 - START, 0 | 6));
+            let appended = &copied[START as usize..];
+            assert!(appended.iter().all(|&byte| byte == 9), "{appended:?}");
+        },
+    );
+}
+
+#[test]
+fn a_hole_cuts_nothing_that_others_write_behind_it() {
+    let from = empty(START);
+    race(
+        3000,
+        in_var_tmp,
+        |to| drop(transfer(&from, to).sink_offset(0).run().unwrap()),
+        |to| to.write_all_at(b"theirs", START).unwrap(),
+        |to| {
+            let copied = bytes(to);
+            assert_eq!(copied.len() as u64, START + 6);
+            let (hole, theirs) = copied.split_at(START as usize);
+            assert!(theirs == b"theirs" && hole.iter().all(|&byte| byte == 0));
+        },
+    );
 }
