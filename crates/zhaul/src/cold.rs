@@ -8,8 +8,12 @@
 //! resident.
 
 use std::collections::VecDeque;
+use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::Thread;
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -194,6 +198,30 @@ impl<T> ColdJob<T> {
             Ok(Err(panic)) => resume_unwind(panic),
             Err(_) => unreachable!("a queued job runs and sends its result"),
         }
+    }
+
+    /// Waits for the result on this thread, also within a runtime, where tokio's own call for that
+    /// would panic. `None` if the job panicked, or there was a result before.
+    pub(crate) fn wait(&mut self) -> Option<T> {
+        let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+        let mut context = Context::from_waker(&waker);
+        // With its budget used up, a task would be told to ask again for ever.
+        let mut result = tokio::task::unconstrained(&mut self.result);
+        loop {
+            match Pin::new(&mut result).poll(&mut context) {
+                Poll::Ready(result) => return result.ok()?.ok(),
+                Poll::Pending => std::thread::park(),
+            }
+        }
+    }
+}
+
+/// Wakes a thread that is parked.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
     }
 }
 

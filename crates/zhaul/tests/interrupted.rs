@@ -6,6 +6,8 @@ mod common;
 
 use std::fs::File;
 use std::future::Future;
+use std::io::Seek;
+use std::os::unix::fs::FileExt;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -209,5 +211,44 @@ async fn a_copy_from_file_to_file_survives_the_futures_that_drive_it() {
         assert!(interruptions > 5, "{interruptions}");
         assert_eq!(summary.moved, LONG as u64);
         assert!(std::fs::read(target.path()).unwrap() == bytes);
+    }
+}
+
+#[tokio::test]
+async fn the_position_is_behind_the_call_that_a_thread_had_begun() {
+    let bytes = pattern(LONG);
+    let named = TestFile::with(&bytes);
+    for stability in [Stability::Immutable, Stability::MayChange] {
+        for drives_twice in [false, true] {
+            let (mut from, to) = (named.open(), tempfile::tempfile_in("/var/tmp").unwrap());
+            // Each time a little later in a call, and for long enough in the end.
+            let mut wait = Duration::from_micros(10);
+            loop {
+                let haul = transfer(&from, &to)
+                    .from_position()
+                    .chunk_bytes(LONG / 4)
+                    .stability(stability);
+                let outcome = if drives_twice {
+                    let mut running = haul.start().await.unwrap();
+                    let first = tokio::time::timeout(wait, running.run()).await;
+                    match first {
+                        Ok(outcome) => Ok(outcome),
+                        Err(_) => interrupt(running.run(), 1).await.ok_or(()),
+                    }
+                } else {
+                    tokio::time::timeout(wait, haul).await.map_err(drop)
+                };
+                let (position, moved) = (from.stream_position().unwrap(), to.metadata().unwrap());
+                assert_eq!(position, moved.len(), "after {wait:?}");
+                if let Ok(outcome) = outcome {
+                    outcome.unwrap();
+                    break;
+                }
+                wait = wait * 5 / 4;
+            }
+            let mut copied = vec![0; LONG];
+            to.read_exact_at(&mut copied, 0).unwrap();
+            assert!(copied == bytes, "{stability:?}");
+        }
     }
 }

@@ -3,7 +3,7 @@
 //! AsyncEnd means nothing for files, and whether a *write* waits cannot be asked. The task keeps
 //! the transfer and hands over single calls. Each call is handed over with a [`QueuedCall`]: a stop,
 //! or dropping the transfer, takes back a call that still waits for a thread; one that a thread has
-//! begun cannot be taken back.
+//! begun cannot be taken back, and [`CopyState::settle`] waits for it where every byte counts.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -19,7 +19,7 @@ use super::end::BACK_OFF;
 use crate::calls::Buffers;
 use crate::cold::{ColdJob, ColdPool};
 use crate::endpoint;
-use crate::progress::Published;
+use crate::progress::{Progress, Published};
 
 /// What a copy holds between two of its steps. It may outlive the future that drives it.
 pub(crate) struct CopyState {
@@ -34,6 +34,7 @@ pub(crate) struct CopyState {
 
 /// A call that was handed over to a thread.
 struct Making {
+    op: Op,
     queued: QueuedCall,
     job: ColdJob<Option<Result<usize, Errno>>>,
 }
@@ -57,6 +58,31 @@ impl CopyState {
 
     pub(crate) const fn transfer(&self) -> &Transfer {
         &self.transfer
+    }
+
+    /// Takes the call that was handed over back, or, if a thread has begun it, waits for it on this
+    /// thread and accounts for what it did.
+    pub(crate) fn settle(&mut self, progress: Option<&Progress>) {
+        let Some(mut making) = self.making.take() else {
+            return;
+        };
+        if making.queued.take_back() {
+            return;
+        }
+        let Some(result) = making.job.wait() else {
+            return;
+        };
+        self.account(making.op, result);
+        if let Some(progress) = progress {
+            self.published.publish(&self.transfer, progress);
+        }
+    }
+
+    /// `None` for a call that was not made.
+    fn account(&mut self, op: Op, result: Option<Result<usize, Errno>>) {
+        let result = result.unwrap_or(Err(Errno::ECANCELED));
+        self.transfer.complete(op, result);
+        lock(&self.buffers).settle_pipe(self.transfer.pipe_bytes());
     }
 }
 
@@ -155,9 +181,7 @@ impl Copy<'_> {
             Err(_) => making.job.result().await,
         };
         self.state.making = None;
-        let result = result.unwrap_or(Err(Errno::ECANCELED));
-        self.state.transfer.complete(op, result);
-        lock(&self.state.buffers).settle_pipe(self.state.transfer.pipe_bytes());
+        self.state.account(op, result);
     }
 
     /// Waits for room in the queue. Dropping the future takes the call back.
@@ -172,7 +196,7 @@ impl Copy<'_> {
                 .then(|| lock(&buffers).execute(&op, from.as_fd(), to.as_fd()))
         };
         let job = self.cold.submit(call).await;
-        Making { queued, job }
+        Making { op, queued, job }
     }
 
     /// On a thread, since the runtime may have no timers. A thread is at hand.

@@ -34,7 +34,8 @@ use crate::progress::Progress;
 /// ```
 ///
 /// Dropping it offers the sink what is in transit once; what it does not take at once is lost, and
-/// counted in [`Progress::stranded`]. [`deliver`](Self::deliver) waits for the sink.
+/// counted in [`Progress::stranded`]. [`deliver`](Self::deliver) waits for the sink. From file to file
+/// with [`Haul::from_position`], dropping it waits for the call that a thread is making.
 #[must_use = "nothing moves before run(), run_until() or deliver()"]
 pub struct Running<'a, S: AsyncEnd + Sync, K: AsyncEnd + Sync> {
     haul: Haul<'a, Registered<S>, Registered<K>>,
@@ -128,16 +129,20 @@ impl<'a, S: AsyncEnd + Sync, K: AsyncEnd + Sync> Running<'a, S, K> {
 impl<S: AsyncEnd + Sync, K: AsyncEnd + Sync> Drop for Running<'_, S, K> {
     fn drop(&mut self) {
         let haul = &self.haul;
-        if let Begun::OnTask { state, .. } = &mut self.begun {
-            let control = haul.control(haul.counts_in(&self.counted), self.began);
-            let ends = (&haul.source, &haul.sink);
-            drop(Drive::new(
-                ends,
-                state,
-                haul.read_ahead(None),
-                control,
-                AtDrop::Flush,
-            ));
+        let progress = haul.counts_in(&self.counted);
+        match &mut self.begun {
+            Begun::OnTask { state, .. } => {
+                let control = haul.control(progress, self.began);
+                let ends = (&haul.source, &haul.sink);
+                let read_ahead = haul.read_ahead(None);
+                drop(Drive::new(ends, state, read_ahead, control, AtDrop::Flush));
+            }
+            Begun::Files(state) => {
+                // It could be told when the transfer began.
+                if let Ok(Some(_position)) = haul.keep_position(haul.source.fd(), progress) {
+                    state.settle(progress);
+                }
+            }
         }
     }
 }

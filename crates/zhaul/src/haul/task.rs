@@ -45,6 +45,20 @@ impl Begun {
     }
 }
 
+/// A copy that, if a position hangs on what it counts in this, ends with no call under way.
+struct Settled<'a> {
+    state: CopyState,
+    progress: Option<&'a Progress>,
+}
+
+impl Drop for Settled<'_> {
+    fn drop(&mut self) {
+        if self.progress.is_some() {
+            self.state.settle(self.progress);
+        }
+    }
+}
+
 /// A source whose pages may have to be read first.
 #[derive(Clone, Copy)]
 pub(super) struct Disk {
@@ -74,7 +88,8 @@ impl<'a, S: AsyncEnd + Sync, K: AsyncEnd + Sync> Haul<'a, S, K> {
     /// Cold pages of a file are read by a pool. From file to file every call is made there, since
     /// any of them may wait for a disk. Dropping the future stops it there too, but one call that
     /// a thread is making at that moment may still write what it was asked to: at most
-    /// [`Haul::chunk_bytes`], capped at 16 MiB.
+    /// [`Haul::chunk_bytes`], capped at 16 MiB. With [`Haul::from_position`] the drop waits for that
+    /// call, on its own thread, since the position depends on what it moved.
     ///
     /// Between two streams, dropping the future (as `tokio::time::timeout` does) loses what is on its
     /// way unless the sink takes it at that moment; [`Progress::stranded`] counts it. To interrupt a
@@ -163,10 +178,13 @@ impl<'a, S: AsyncEnd + Sync, K: AsyncEnd + Sync> Haul<'a, S, K> {
 
     /// Every call is made by a thread that may wait.
     async fn run_files(&self, progress: Option<&Progress>) -> Result<Summary, TransferError> {
-        let mut state = self.hold_files()?;
+        let mut state = Settled {
+            state: self.hold_files()?,
+            progress: progress.filter(|_| self.from_position),
+        };
         let control = self.control(progress, self.began());
-        let outcome = drive_files(&mut state, self.copies(), control, Goal::End).await;
-        ended(outcome, || state.transfer().summary())
+        let outcome = drive_files(&mut state.state, self.copies(), control, Goal::End).await;
+        ended(outcome, || state.state.transfer().summary())
     }
 
     pub(super) async fn begin(&self) -> Result<Begun, TransferError> {
