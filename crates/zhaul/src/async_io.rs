@@ -22,6 +22,7 @@
 //! not, and is refused: make an [`Attached`] of it.
 
 mod acknowledged;
+mod alarm;
 mod drive;
 mod end;
 mod files;

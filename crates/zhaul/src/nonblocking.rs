@@ -149,18 +149,36 @@ impl<F: AsFd> NonBlocking<F> {
     /// # Errors
     /// As `fcntl(2)`.
     pub(crate) fn new(fd: F) -> io::Result<Self> {
-        let mut switched = switched();
-        let flags = rustix::fs::fcntl_getfl(&fd)?;
-        let stat = rustix::fs::fstat(&fd)?;
-        let key = (stat.st_dev, stat.st_ino, (flags & OFlags::RWMODE).bits());
-        let is_ours = switched.contains_key(&key);
-        if flags.contains(OFlags::NONBLOCK) && !is_ours {
-            return Ok(Self { fd, key: None });
-        }
-        rustix::io::ioctl_fionbio(&fd, true)?;
-        *switched.entry(key).or_insert(0) += 1;
-        Ok(Self { fd, key: Some(key) })
+        let key = switch(fd.as_fd())?;
+        Ok(Self { fd, key })
     }
+
+    /// Switches it if that is possible.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn if_possible(fd: F) -> Self {
+        let key = switch(fd.as_fd()).unwrap_or(None);
+        Self { fd, key }
+    }
+
+    #[cfg(feature = "tokio")]
+    pub(crate) const fn get_ref(&self) -> &F {
+        &self.fd
+    }
+}
+
+/// By what its sharers are counted from now on, if it was in blocking mode.
+fn switch(fd: BorrowedFd<'_>) -> io::Result<Option<Key>> {
+    let mut switched = switched();
+    let flags = rustix::fs::fcntl_getfl(fd)?;
+    let stat = rustix::fs::fstat(fd)?;
+    let key = (stat.st_dev, stat.st_ino, (flags & OFlags::RWMODE).bits());
+    let is_ours = switched.contains_key(&key);
+    if flags.contains(OFlags::NONBLOCK) && !is_ours {
+        return Ok(None);
+    }
+    rustix::io::ioctl_fionbio(fd, true)?;
+    *switched.entry(key).or_insert(0) += 1;
+    Ok(Some(key))
 }
 
 impl<F: AsFd> Drop for NonBlocking<F> {

@@ -9,6 +9,7 @@ use std::process as std_process;
 use tokio::io::{Interest, Ready};
 
 use super::end::{AsyncEnd, Attached, BACK_OFF, SharedFd};
+use crate::nonblocking::NonBlocking;
 
 macro_rules! unregistered {
     ($($end:ty),* $(,)?) => {$(
@@ -19,9 +20,13 @@ macro_rules! unregistered {
 
             fn try_io<R>(
                 &self,
-                _interest: Interest,
+                interest: Interest,
                 call: impl FnOnce() -> io::Result<R>,
             ) -> io::Result<R> {
+                // Nobody knows of errors.
+                if !interest.is_readable() && !interest.is_writable() {
+                    return Err(io::ErrorKind::WouldBlock.into());
+                }
                 call()
             }
 
@@ -62,9 +67,21 @@ unregistered!(
 /// An end that a reactor knows: by itself, or by a duplicate that is attached for as long as this
 /// lives.
 #[derive(Debug)]
-pub(crate) enum Registered<E> {
+pub(crate) enum Registered<E: AsyncEnd> {
     Given(E),
     Attached(E, Attached),
+    /// There was no descriptor for a duplicate: it is asked every so often, in non-blocking mode.
+    Unattached(NonBlocking<ByFd<E>>),
+}
+
+/// An end as the descriptor that it is.
+#[derive(Debug)]
+pub(crate) struct ByFd<E>(E);
+
+impl<E: AsyncEnd> AsFd for ByFd<E> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.fd()
+    }
 }
 
 impl<E: AsyncEnd> Registered<E> {
@@ -79,6 +96,13 @@ impl<E: AsyncEnd> Registered<E> {
             Err(error) => Err((end, error)),
         }
     }
+
+    /// The same for a socket, which can do without a reactor when descriptors have run out.
+    pub(crate) fn or_unattached(end: E) -> Self {
+        // Switching takes no descriptor. It fails for what is none, as every call on it will.
+        let unattached = |(end, _)| Self::Unattached(NonBlocking::if_possible(ByFd(end)));
+        Self::of(end).unwrap_or_else(unattached)
+    }
 }
 
 impl<E: AsyncEnd + Sync> AsyncEnd for Registered<E> {
@@ -86,6 +110,7 @@ impl<E: AsyncEnd + Sync> AsyncEnd for Registered<E> {
         match self {
             Self::Given(end) => end.fd(),
             Self::Attached(_, attached) => attached.fd(),
+            Self::Unattached(end) => end.as_fd(),
         }
     }
 
@@ -93,6 +118,7 @@ impl<E: AsyncEnd + Sync> AsyncEnd for Registered<E> {
         match self {
             Self::Given(end) => end.try_io(interest, call),
             Self::Attached(_, attached) => attached.try_io(interest, call),
+            Self::Unattached(end) => end.get_ref().0.try_io(interest, call),
         }
     }
 
@@ -100,6 +126,7 @@ impl<E: AsyncEnd + Sync> AsyncEnd for Registered<E> {
         match self {
             Self::Given(end) => end.ready(interest).await,
             Self::Attached(_, attached) => attached.ready(interest).await,
+            Self::Unattached(end) => end.get_ref().0.ready(interest).await,
         }
     }
 
@@ -107,13 +134,14 @@ impl<E: AsyncEnd + Sync> AsyncEnd for Registered<E> {
         match self {
             Self::Given(end) => end.is_file(),
             Self::Attached(_, attached) => attached.is_file(),
+            Self::Unattached(end) => end.get_ref().0.is_file(),
         }
     }
 
     fn shared(&self) -> Option<SharedFd> {
         match self {
             Self::Given(end) => end.shared(),
-            Self::Attached(..) => None,
+            Self::Attached(..) | Self::Unattached(..) => None,
         }
     }
 }

@@ -195,9 +195,8 @@ impl<A: AsyncEnd + Sync, B: AsyncEnd + Sync> RelayBuilder<'_, A, B> {
     pub fn run_async(self) -> impl Future<Output = RelayEnding> {
         let relay = self.begin(Trigger::EdgeWithoutUrgent);
         let control = self.control();
-        // Without descriptors to spare it is asked every so often.
-        let a = Registered::of(self.a).unwrap_or_else(|(a, _)| Registered::Given(a));
-        let b = Registered::of(self.b).unwrap_or_else(|(b, _)| Registered::Given(b));
+        let a = Registered::or_unattached(self.a);
+        let b = Registered::or_unattached(self.b);
         let task = Task::new(a, b, relay, control);
         // What is captured is dropped with the future.
         async move { task.run().await }
