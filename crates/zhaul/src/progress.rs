@@ -77,7 +77,7 @@ pub(crate) struct Published {
 impl Published {
     pub(crate) fn publish(&mut self, transfer: &Transfer, progress: &Progress) {
         let (moved, calls) = (transfer.moved(), transfer.calls());
-        let in_transit = if transfer.is_over() {
+        let in_transit = if self.has_ended || transfer.is_over() {
             0
         } else {
             transfer.in_transit()
@@ -103,10 +103,11 @@ impl Published {
         };
     }
 
-    /// Publishes the end of a transfer that is over, once.
+    /// Publishes the end of a transfer that is over, or that nobody will drive on, once.
     pub(crate) fn publish_end(&mut self, transfer: &Transfer, progress: &Progress) {
+        let had_ended = std::mem::replace(&mut self.has_ended, true);
         self.publish(transfer, progress);
-        if !std::mem::replace(&mut self.has_ended, true) {
+        if !had_ended {
             add(&progress.stranded, transfer.stranded());
         }
     }

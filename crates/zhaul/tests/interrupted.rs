@@ -39,6 +39,22 @@ async fn interrupt<T>(future: impl Future<Output = T>, polls: usize) -> Option<T
     None
 }
 
+/// Waits until the sink has been full for a while.
+async fn stalled(progress: &Progress) {
+    let state = || (progress.moved(), progress.in_transit());
+    let (mut before, mut quiet) = (state(), 0);
+    while quiet < 20 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        let now = state();
+        quiet = if now == before && now.1 > 0 {
+            quiet + 1
+        } else {
+            0
+        };
+        before = now;
+    }
+}
+
 /// A receiver that reads by fits and starts, so that there is always something in transit.
 async fn receive(mut far: TcpStream) -> Vec<u8> {
     let mut received = Vec::new();
@@ -141,8 +157,10 @@ async fn what_a_dropped_future_loses_is_told_to_the_byte() {
     let feeder = tokio::spawn(async move { feed.write_all(&pattern(LONG)).await });
     let progress = Progress::new();
     let sending = transfer(&source, &sink).progress(&progress).run_async();
-    let timeout = Duration::from_millis(200);
-    assert!(tokio::time::timeout(timeout, sending).await.is_err());
+    tokio::select! {
+        outcome = sending => panic!("nobody reads: {outcome:?}"),
+        () = stalled(&progress) => {}
+    }
     assert_eq!(progress.in_transit(), 0);
     assert!(progress.stranded() > 0, "the sink was full");
     let receiver = tokio::spawn(async move {
@@ -155,6 +173,41 @@ async fn what_a_dropped_future_loses_is_told_to_the_byte() {
     drop(sink);
     assert_eq!(progress.moved() + progress.stranded(), LONG as u64);
     assert_eq!(receiver.await.unwrap().unwrap() as u64, progress.moved());
+}
+
+/// A file can be read again, so nothing is stranded; but nothing is under way any more either.
+#[tokio::test]
+async fn nothing_of_a_file_is_in_transit_once_its_transfer_was_dropped() {
+    let file = TestFile::with(&pattern(8 << 20));
+    let (sink, _far) = UnixStream::pair().unwrap();
+    for route in [Route::Splice, Route::ReadWrite] {
+        let progress = Progress::new();
+        let sending = transfer(file.open(), &sink).stability(Stability::Immutable);
+        let sending = sending.only(route).progress(&progress);
+        tokio::select! {
+            outcome = sending.run_async() => panic!("nobody reads: {outcome:?}"),
+            () = stalled(&progress) => {}
+        }
+        assert_eq!((progress.in_transit(), progress.stranded()), (0, 0));
+    }
+
+    let target = tempfile::tempfile_in("/var/tmp").unwrap();
+    let mut is_covered = false;
+    for polls in 1..40 {
+        let progress = Progress::new();
+        let copying = transfer(file.open(), &target).only(Route::ReadWrite);
+        let copying = copying.chunk_bytes(64 << 10).progress(&progress);
+        if polls % 2 == 0 {
+            interrupt(copying.run_async(), polls).await;
+        } else {
+            let mut running = copying.start().await.unwrap();
+            interrupt(running.run(), polls).await;
+            is_covered |= progress.in_transit() > 0;
+            drop(running);
+        }
+        assert_eq!(progress.in_transit(), 0, "{polls} polls");
+    }
+    assert!(is_covered, "it was never interrupted with bytes under way");
 }
 
 /// What the sink has room for when the future is dropped is not lost.

@@ -269,11 +269,24 @@ impl<'a, S: AsyncEnd, K: AsyncEnd, F: FileHandle> Drive<'a, S, K, F> {
 impl<S: AsyncEnd, K: AsyncEnd, F: FileHandle> Drop for Drive<'_, S, K, F> {
     fn drop(&mut self) {
         let transfer = &mut self.state.transfer;
-        let is_done = transfer.is_over() || transfer.stranded() == 0;
-        if self.at_drop == AtDrop::Keep || is_done || std::thread::panicking() {
+        if self.at_drop == AtDrop::Keep {
             return;
         }
-        transfer.stop(Stop::Cancelled);
+        let would_lose = !transfer.is_over() && transfer.stranded() > 0;
+        if would_lose && !std::thread::panicking() {
+            self.flush();
+        }
+        if let Some(progress) = self.control.progress {
+            let state = &mut *self.state;
+            state.published.publish_end(&state.transfer, progress);
+        }
+    }
+}
+
+impl<S: AsyncEnd, K: AsyncEnd, F: FileHandle> Drive<'_, S, K, F> {
+    /// Offers the sink what is in transit, and takes nothing more.
+    fn flush(&mut self) {
+        self.state.transfer.stop(Stop::Cancelled);
         loop {
             match self.state.transfer.next() {
                 Step::Submit(Op::Stat) => {
@@ -284,14 +297,8 @@ impl<S: AsyncEnd, K: AsyncEnd, F: FileHandle> Drop for Drive<'_, S, K, F> {
                 _ => break,
             }
         }
-        if let Some(progress) = self.control.progress {
-            let state = &mut *self.state;
-            state.published.publish_end(&state.transfer, progress);
-        }
     }
-}
 
-impl<S: AsyncEnd, K: AsyncEnd, F: FileHandle> Drive<'_, S, K, F> {
     /// True if a stop came and the submitted operation is not to be made now.
     fn stop_if_due(&mut self) -> bool {
         if self.state.transfer.is_stopping() {

@@ -84,6 +84,13 @@ impl CopyState {
         self.transfer.complete(op, result);
         lock(&self.buffers).settle_pipe(self.transfer.pipe_bytes());
     }
+
+    /// To be called when it is over, or nobody will drive it on.
+    pub(crate) fn publish_end(&mut self, progress: Option<&Progress>) {
+        if let Some(progress) = progress {
+            self.published.publish_end(&self.transfer, progress);
+        }
+    }
 }
 
 /// Drives the copy to its end, whose outcome is returned, or until it has delivered what it has
@@ -112,10 +119,7 @@ pub(crate) async fn drive_files(
             Step::Wait(_) => copy.rest(BACK_OFF).await,
             Step::Yield => tokio::task::yield_now().await,
             Step::Done(outcome) => {
-                if let Some(progress) = copy.control.progress {
-                    let state = &mut *copy.state;
-                    state.published.publish_end(&state.transfer, progress);
-                }
+                copy.state.publish_end(copy.control.progress);
                 return Some(outcome);
             }
         }

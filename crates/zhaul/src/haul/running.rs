@@ -142,6 +142,7 @@ impl<S: AsyncEnd + Sync, K: AsyncEnd + Sync> Drop for Running<'_, S, K> {
                 if let Ok(Some(_position)) = haul.keep_position(haul.source.fd(), progress) {
                     state.settle(progress);
                 }
+                state.publish_end(progress);
             }
         }
     }

@@ -45,17 +45,20 @@ impl Begun {
     }
 }
 
-/// A copy that, if a position hangs on what it counts in this, ends with no call under way.
+/// A copy that is not driven on when its future is dropped.
 struct Settled<'a> {
     state: CopyState,
     progress: Option<&'a Progress>,
+    /// A position hangs on what is counted: it ends with no call under way.
+    counts_position: bool,
 }
 
 impl Drop for Settled<'_> {
     fn drop(&mut self) {
-        if self.progress.is_some() {
+        if self.counts_position {
             self.state.settle(self.progress);
         }
+        self.state.publish_end(self.progress);
     }
 }
 
@@ -180,7 +183,8 @@ impl<'a, S: AsyncEnd + Sync, K: AsyncEnd + Sync> Haul<'a, S, K> {
     async fn run_files(&self, progress: Option<&Progress>) -> Result<Summary, TransferError> {
         let mut state = Settled {
             state: self.hold_files()?,
-            progress: progress.filter(|_| self.from_position),
+            progress,
+            counts_position: self.from_position,
         };
         let control = self.control(progress, self.began());
         let outcome = drive_files(&mut state.state, self.copies(), control, Goal::End).await;
