@@ -210,3 +210,37 @@ fn a_relay_takes_sockets_of_std_on_a_task() {
     sending.join().unwrap();
     assert!(received.join().unwrap() == pattern(LEN));
 }
+
+/// A reactor that is asked for errors alone must not be told that the pipe is not ready.
+#[test]
+fn asking_a_pipe_for_its_errors_takes_no_readiness_back() {
+    on_a_task(async {
+        let (sender, receiver) = on_tokio::unix::pipe::pipe().unwrap();
+        let refused = || Err::<(), _>(std::io::ErrorKind::WouldBlock.into());
+        let limit = std::time::Duration::from_secs(20);
+        tokio::time::timeout(limit, sender.writable())
+            .await
+            .unwrap()
+            .unwrap();
+        let mut called = false;
+        let asked = AsyncEnd::try_io(&sender, tokio::io::Interest::ERROR, || {
+            called = true;
+            refused()
+        });
+        assert!(asked.is_err() && !called);
+        tokio::time::timeout(limit, sender.writable())
+            .await
+            .expect("is writable")
+            .unwrap();
+        assert_eq!(sender.try_write(b"x").unwrap(), 1);
+        tokio::time::timeout(limit, receiver.readable())
+            .await
+            .unwrap()
+            .unwrap();
+        assert!(AsyncEnd::try_io(&receiver, tokio::io::Interest::ERROR, refused).is_err());
+        tokio::time::timeout(limit, receiver.readable())
+            .await
+            .expect("is readable")
+            .unwrap();
+    });
+}

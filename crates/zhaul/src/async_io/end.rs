@@ -129,7 +129,7 @@ half!(
 );
 
 macro_rules! one_way {
-    ($($pipe:ty),*) => {$(
+    ($($pipe:ty: $is_its:ident),*) => {$(
         impl AsyncEnd for $pipe {
             fn fd(&self) -> BorrowedFd<'_> {
                 self.as_fd()
@@ -137,9 +137,13 @@ macro_rules! one_way {
 
             fn try_io<R>(
                 &self,
-                _interest: Interest,
+                interest: Interest,
                 call: impl FnOnce() -> io::Result<R>,
             ) -> io::Result<R> {
+                // Of errors, and of the other way, its reactor knows nothing.
+                if !interest.$is_its() {
+                    return Err(io::ErrorKind::WouldBlock.into());
+                }
                 Self::try_io(self, call)
             }
 
@@ -150,7 +154,7 @@ macro_rules! one_way {
     )*};
 }
 
-one_way!(pipe::Sender, pipe::Receiver);
+one_way!(pipe::Sender: is_writable, pipe::Receiver: is_readable);
 
 impl<T: AsRawFd + AsFd + Sync> AsyncEnd for AsyncFd<T> {
     fn fd(&self) -> BorrowedFd<'_> {
