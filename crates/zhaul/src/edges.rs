@@ -215,7 +215,14 @@ impl End<'_> {
             return Ok(PollFlags::empty());
         };
         if wanted.contains(ERROR) && self.edges.is_none() {
-            self.edges = Some(Edges::of(self.fd, self.events)?);
+            match Edges::of(self.fd, self.events) {
+                Ok(edges) => self.edges = Some(edges),
+                // A call is to find out.
+                Err(_) => {
+                    std::thread::sleep(BLIND_WAIT);
+                    return Ok(ERROR);
+                }
+            }
         }
         let Some(edges) = &mut self.edges else {
             return Ok(PollFlags::empty());

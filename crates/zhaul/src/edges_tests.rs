@@ -114,3 +114,14 @@ async fn tokio_tells_of_each_message_in_the_error_queue_once() {
     let room = tokio::time::timeout(Duration::from_secs(20), watch.ready(&near, WRITABLE));
     assert_eq!(room.await.expect("there is room"), Ok(WRITABLE));
 }
+
+/// As when there is no descriptor for an epoll instance: epoll takes no files.
+#[test]
+fn who_cannot_be_told_of_errors_is_sent_to_look_every_so_often() {
+    let file = tempfile::tempfile().unwrap();
+    let mut ends = Ends::new([(file.as_fd(), WRITABLE)]);
+    let began = std::time::Instant::now();
+    assert_eq!(ends.wait([Some(ERROR)], &[], None), Ok([ERROR]));
+    assert_eq!(ends.wait([Some(ERROR)], &[], None), Ok([ERROR]));
+    assert!(began.elapsed() >= 2 * BLIND_WAIT, "not at once");
+}

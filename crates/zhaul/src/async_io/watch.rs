@@ -84,7 +84,6 @@ impl Watch {
             Some(own) => own,
             none => match watch(end, self.events) {
                 Ok(edges) => none.insert(edges),
-                Err(errno) if wanted.contains(ERROR) => return Err(errno),
                 // Out of descriptors: a call is to find out, but not at once again.
                 Err(_) => {
                     pause(BLIND_WAIT).await;
@@ -209,4 +208,19 @@ fn reported(ready: Ready) -> PollFlags {
     reported.set(PollFlags::IN, ready.is_readable());
     reported.set(PollFlags::OUT, ready.is_writable());
     reported
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As when there is no descriptor for an epoll instance: epoll takes no files.
+    #[tokio::test]
+    async fn who_cannot_be_told_of_errors_is_sent_to_look_every_so_often() {
+        let file = tempfile::tempfile().unwrap();
+        let began = std::time::Instant::now();
+        let mut watch = Watch::sink();
+        assert_eq!(watch.ready(&file, ERROR).await, Ok(ERROR));
+        assert!(began.elapsed() >= BLIND_WAIT, "not at once");
+    }
 }
