@@ -53,6 +53,8 @@ const ENDED: u8 = 4;
 const WATCHED: u8 = 8;
 /// The reactor reports when it becomes writable.
 const WATCHES_WRITABLE: u8 = 16;
+/// What is queued is given up.
+const ABORTED: u8 = 32;
 
 const WATCH_READABLE: EventFlags = EventFlags::IN
     .union(EventFlags::RDHUP)
@@ -220,9 +222,12 @@ impl Stream {
         let _ = rustix::net::shutdown(&self.fd, Shutdown::Write);
     }
 
-    /// Drops what the peer has not acknowledged and resets the connection, now rather than at the
-    /// close, so that a client knows that its answer is incomplete.
+    /// Gives up what the peer has not acknowledged: from now on there is no peer to wait for. TCP
+    /// drops it and resets the connection, now rather than at the close, so that a client knows that
+    /// its answer is incomplete. A UNIX socket has no such call; what its peer has not received stays
+    /// readable there, and the close ends it.
     pub(crate) fn abort_queued(&self) {
+        self.ready.fetch_or(ABORTED, Ordering::Relaxed);
         if self.is_tcp {
             // Dissolving the association is how connect(2) lets a TCP socket be reset and emptied
             // while its descriptor stays open. It fails only on one that is reset already.
@@ -232,7 +237,7 @@ impl Stream {
 
     /// Whether there is still a connection, in whatever state, to deliver bytes by.
     pub(crate) fn has_peer(&self) -> bool {
-        !matches!(rustix::net::getpeername(&self.fd), Err(Errno::NOTCONN))
+        !self.is(ABORTED) && !matches!(rustix::net::getpeername(&self.fd), Err(Errno::NOTCONN))
     }
 
     /// Whether something was received that nobody has seen yet.

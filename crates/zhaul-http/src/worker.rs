@@ -15,13 +15,14 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::num::NonZeroU64;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use slab::Slab;
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::MissedTickBehavior;
 use zhaul_service::{LogSender, Peer, Trouble, Wake};
 
 use crate::accept::{Accepted, Acceptor, Door};
@@ -168,7 +169,8 @@ impl Worker {
             self.welcome(accepted);
         }
         self.close_idle();
-        let deadline = Instant::now() + self.site.config.limits.drain_timeout;
+        // A limit beyond what a clock can say is none.
+        let mut deadline = pin!(tokio::time::sleep(self.site.config.limits.drain_timeout));
         let mut sweep = tokio::time::interval(SWEEP);
         while !self.connections.borrow().is_empty() {
             tokio::select! {
@@ -176,7 +178,7 @@ impl Worker {
                 Some(accepted) = next_of(&mut inbox) => self.welcome(accepted),
                 _ = sweep.tick() => self.sweep(),
                 _ = stop.wait_for(|stop| *stop == Stop::Now) => break,
-                () = tokio::time::sleep_until(deadline) => break,
+                () = &mut deadline => break,
             }
         }
         let left = self.connections.borrow().len();

@@ -276,3 +276,18 @@ fn a_second_signal_does_not_wait_for_a_log_that_nobody_reads() {
         began.elapsed()
     );
 }
+
+#[test]
+fn a_time_to_drain_without_a_bound_is_one() {
+    let files = Files::with(&[("a", b"a"), ("large", &pattern(LARGE))]);
+    let forever = u64::MAX.to_string();
+    let mut server = Server::of(files.root(), &["--drain-timeout", &forever]);
+    let mut client = server.connect();
+    client.ask("GET", "/large", &[]);
+    client.head_of_answer().assert_status(200);
+    server.signal(Signal::TERM);
+    eventually("refusing new connections", || refuses_connections(&server));
+    client.take(LARGE);
+    assert_eq!(server.wait(2 * SOON).expect("it ends").code(), Some(0));
+    assert!(!server.stderr().contains("panicked"), "{}", server.stderr());
+}

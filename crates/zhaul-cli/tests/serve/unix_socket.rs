@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::support::{Client, Files, Serve, has_program, pattern, skip};
+use crate::support::{Client, Files, Serve, eventually, has_program, pattern, skip};
 
 #[test]
 fn a_unix_socket_serves_like_tcp() {
@@ -171,4 +171,36 @@ fn an_owner_that_is_not_there_is_wrong_usage() {
         assert_eq!(refusal.status.code(), Some(2), "{}", refusal.stderr);
         assert!(refusal.stderr.contains(expected), "{}", refusal.stderr);
     }
+}
+
+#[test]
+fn a_client_that_never_reads_does_not_keep_the_server_from_ending() {
+    let files = Files::with(&[("large", &pattern(8 << 20)), ("a", b"a")]);
+    let path = files.outside().join("z.sock");
+    // The one has an answer under way, the other one wholly in the socket's buffer.
+    for target in ["/large", "/a"] {
+        let mut server = Serve::new(files.root())
+            .args(["--drain-timeout", "1", "--workers", "1"])
+            .listen([format!("unix:{}", path.display())])
+            .start();
+        let mut silent = Client::unix(&path);
+        silent.ask("GET", target, &[]);
+        std::thread::sleep(Duration::from_millis(200));
+        server.signal(Signal::TERM);
+        let status = server.wait(Duration::from_secs(20));
+        assert_eq!(status.expect(target).code(), Some(0), "{target}");
+    }
+}
+
+#[test]
+fn a_client_that_never_reads_is_closed() {
+    let files = Files::with(&[("large", &pattern(8 << 20))]);
+    let path = files.outside().join("z.sock");
+    let _server = Serve::new(files.root())
+        .args(["--min-send-rate", "1000", "--send-window", "1"])
+        .listen([format!("unix:{}", path.display())])
+        .start();
+    let mut silent = Client::unix(&path);
+    silent.ask("GET", "/large", &[]);
+    eventually("an end", || silent.try_send("x").is_err());
 }
