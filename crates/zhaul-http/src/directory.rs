@@ -7,8 +7,8 @@
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 use std::ffi::{CStr, CString};
-use std::sync::Arc;
 use std::sync::atomic::Ordering as Memory;
+use std::sync::{Arc, Weak};
 
 use rustix::fs::{AtFlags, Dir, FileType, StatxFlags, statx};
 use rustix::io::Errno;
@@ -42,6 +42,7 @@ pub(crate) fn read(
     path: &[u8],
     sort: Sort,
     after: Option<&Cursor>,
+    wanted: &Wanted,
 ) -> Result<(Vec<Entry>, Page), Errno> {
     let mut page = Page::default();
     let mut first = BinaryHeap::new();
@@ -51,6 +52,7 @@ pub(crate) fn read(
             page.is_cut = true;
             break;
         }
+        wanted.check(looked_at)?;
         let entry = entry?;
         let name = entry.file_name();
         if is_hidden(name, path, site.config.dot_files) {
@@ -71,14 +73,31 @@ pub(crate) fn read(
             name_bytes -= dropped.map_or(name_bytes, |dropped| dropped.entry.name.len());
         }
     }
-    let entries = first.into_iter().filter_map(|Ranked { entry, sort }| {
+    let mut entries = Vec::with_capacity(first.len());
+    for (described, Ranked { entry, sort }) in first.into_iter().enumerate() {
+        wanted.check(described)?;
         if sort.key != SortKey::Name {
-            return Some(entry);
+            entries.push(entry);
+        } else if let Ok(name) = CString::new(entry.name) {
+            entries.extend(describe(site, dir, path, &name));
         }
-        let name = CString::new(entry.name).ok()?;
-        describe(site, dir, path, &name)
-    });
-    Ok((entries.collect(), page))
+    }
+    Ok((entries, page))
+}
+
+/// Whether somebody still waits for a listing.
+pub(crate) struct Wanted(Weak<()>);
+
+impl Wanted {
+    /// # Errors
+    /// ECANCELED, at every 256th step, if nobody waits: a thread is not kept from other listings by
+    /// one that was given up.
+    fn check(&self, step: usize) -> Result<(), Errno> {
+        if step.is_multiple_of(256) && self.0.strong_count() == 0 {
+            return Err(Errno::CANCELED);
+        }
+        Ok(())
+    }
 }
 
 /// An entry in the order of its listing.
@@ -250,23 +269,31 @@ impl Worker {
             fields,
             mut answer,
         } = listing;
-        // Before it is made: what is being made takes memory, too.
-        let Some(mut memory) = PageMemory::take(&self.site, RESERVED_BYTES) else {
-            self.warn(|| "too many listings are waiting for slow clients".to_owned());
-            self.fail(&mut answer, 503);
-            return answer;
-        };
+        // Gone with the client and with the time limit.
+        let asked = Arc::new(());
+        let wanted = Wanted(Arc::downgrade(&asked));
         let site = Arc::clone(&self.site);
         let directory = Arc::clone(&dir);
         let job = move || {
-            let entries = read(&site, &directory, &path, sort, after.as_ref());
-            entries.map(|(entries, page)| {
-                listing::Listing::new(&path, entries, sort, page).render(format)
-            })
+            // What is being made takes memory, too; what waits for a thread does not.
+            let Some(mut memory) = PageMemory::take(&site, RESERVED_BYTES) else {
+                return Ok(None);
+            };
+            let (entries, page) = read(&site, &directory, &path, sort, after.as_ref(), &wanted)?;
+            let page = listing::Listing::new(&path, entries, sort, page).render(format);
+            memory.settle(page.len());
+            Ok(Some((page, memory)))
         };
         let pool = &dir.file_system().listings;
-        let page = match self.site.storage.run(pool, job).await {
-            Ok(Ok(page)) => page,
+        let made: Result<Result<_, Errno>, _> = self.site.storage.run(pool, job).await;
+        drop(asked);
+        let (page, memory) = match made {
+            Ok(Ok(Some(made))) => made,
+            Ok(Ok(None)) => {
+                self.warn(|| "too many listings are waiting for slow clients".to_owned());
+                self.fail(&mut answer, 503);
+                return answer;
+            }
             Ok(Err(errno)) => {
                 self.error_report(|| format!("cannot read a directory: {errno}"));
                 self.fail(&mut answer, 500);
@@ -280,7 +307,6 @@ impl Worker {
                 return answer;
             }
         };
-        memory.settle(page.len());
         answer.pages = Some(memory);
         let mut head = Vec::with_capacity(512 + page.len());
         self.begin(&mut head, 200);

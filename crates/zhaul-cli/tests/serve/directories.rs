@@ -413,3 +413,19 @@ fn a_fifo_is_not_opened_for_a_request() {
     }
     assert!(opened.is_err(), "the server opened {opened:?}");
 }
+
+#[test]
+fn many_listings_at_once_wait_for_each_other() {
+    let names = ["a", "b", "c", "d", "e"];
+    let files = Files::with(&names.map(|name| (name, &b"x"[..])));
+    let server = Server::of(files.root(), &[]);
+    for _ in 0..5 {
+        let mut clients: Vec<_> = (0..60).map(|_| server.connect()).collect();
+        for client in &mut clients {
+            client.ask("GET", "/", &[]);
+        }
+        for client in &mut clients {
+            client.answer().assert_status(200);
+        }
+    }
+}
