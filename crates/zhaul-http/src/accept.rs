@@ -164,6 +164,11 @@ impl Door {
             let count = by_address.entry(address).or_insert(0);
             if self.max_per_address > 0 {
                 if *count >= self.max_per_address {
+                    if terms == Terms::InPlaceOfAny {
+                        // The last places are for those who may get another's.
+                        self.open.fetch_sub(1, Ordering::Relaxed);
+                        return Err(Refused);
+                    }
                     terms = Terms::AddressFull;
                 }
             } else if scarce && *count >= self.max_open / 2 {

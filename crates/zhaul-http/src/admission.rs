@@ -1,5 +1,6 @@
 //! Letting a connection in on the terms that the door has set, and making room for it.
 
+use std::cmp::Reverse;
 use std::rc::Rc;
 
 use crate::accept::{Accepted, Terms};
@@ -47,27 +48,38 @@ impl Worker {
         self.make_room(SHORT_REST_MS, |_| true);
     }
 
-    /// Closes some of the connections that have rested longest; false if none rests for so long.
+    /// Closes some of the connections that were told that nothing more will be said, or else of those
+    /// that have rested longest; false if there are none, or none has rested for so long.
     fn make_room(self: &Rc<Self>, least_ms: u64, among: impl Fn(&Connection) -> bool) -> bool {
         let now_ms = Clock::now_ms();
         let mut resting = Vec::new();
         for (key, connection) in self.connections.borrow().iter() {
+            // Those who were refused linger, too: they must not keep others out.
+            let lingers = connection.lingers();
             let age_ms = connection.age_ms(now_ms);
-            if connection.rests() && age_ms >= least_ms && among(connection) {
-                resting.push((age_ms, key, Rc::clone(connection)));
+            let rests = connection.rests() && age_ms >= least_ms;
+            if (lingers || rests) && among(connection) {
+                resting.push(((lingers, age_ms), key, Rc::clone(connection)));
             }
         }
         let wanted = resting.len().div_ceil(PART_CLOSED);
         // Some may turn out to be less at rest than they seemed.
         let tried = 4 * wanted;
         if tried < resting.len() {
-            resting.select_nth_unstable_by_key(tried, |&(age_ms, ..)| u64::MAX - age_ms);
+            resting.select_nth_unstable_by_key(tried, |&(rank, ..)| Reverse(rank));
             resting.truncate(tried);
         }
-        resting.sort_unstable_by_key(|&(age_ms, ..)| u64::MAX - age_ms);
+        resting.sort_unstable_by_key(|&(rank, ..)| Reverse(rank));
         let mut closed = 0;
         for (_, key, connection) in resting {
-            if closed < wanted && !connection.is_undelivered() && !connection.stream.has_unread() {
+            if closed == wanted {
+                break;
+            }
+            if connection.lingers() {
+                // What it still said is thrown away, or the close would be a reset.
+                self.linger(&connection);
+            }
+            if !connection.is_undelivered() && !connection.stream.has_unread() {
                 self.remove(key);
                 closed += 1;
             }

@@ -80,6 +80,8 @@ pub(crate) struct Connection {
     since_ms: Cell<u64>,
     /// Bytes were given to the socket since it was last found empty.
     may_hold_bytes: Cell<bool>,
+    /// Bytes that the client had acknowledged at the last sweep.
+    taken: Cell<u64>,
     /// The window over which the rate of taking is averaged; `None` while there is nothing to take.
     window: Cell<Option<RateWindow>>,
     /// Bytes thrown away since its last answer.
@@ -125,6 +127,7 @@ impl Connection {
             phase: Cell::new(Phase::Idle),
             since_ms: Cell::new(Clock::now_ms()),
             may_hold_bytes: Cell::new(false),
+            taken: Cell::new(0),
             window: Cell::default(),
             discarded: Cell::new(0),
             starving: Cell::default(),
@@ -157,6 +160,11 @@ impl Connection {
     /// Whether nothing is going on, as far as is known.
     pub(crate) fn rests(&self) -> bool {
         self.phase.get() == Phase::Idle && !self.has_task() && !self.has_asked.get()
+    }
+
+    /// Whether all was said to it, and it only has to close its side.
+    pub(crate) fn lingers(&self) -> bool {
+        self.phase.get() == Phase::Lingering && !self.has_task()
     }
 
     /// What its address is counted as.
@@ -240,8 +248,15 @@ impl Connection {
         if self.takes_too_slowly(now_ms, limits.min_send_rate, window, unacknowledged) {
             return Some(Overdue::Slow);
         }
-        if unacknowledged > 0 && matches!(self.phase.get(), Phase::Idle | Phase::Lingering) {
-            // Before it has taken the answer it neither rests nor knows that it was told to leave.
+        let taken = self.sent().saturating_sub(unacknowledged);
+        let takes = self.taken.replace(taken) != taken;
+        let is_told_all = matches!(
+            self.phase.get(),
+            Phase::Idle | Phase::Lingering | Phase::Departing
+        );
+        if unacknowledged > 0 && takes && is_told_all {
+            // As long as it takes more of the answer it neither rests nor knows that it was told to
+            // leave.
             self.since_ms.set(now_ms);
         }
         let age = u128::from(self.age_ms(now_ms));
@@ -250,7 +265,9 @@ impl Connection {
             Phase::Idle => over(limits.idle_timeout.as_millis(), Overdue::Quiet),
             Phase::Header => over(limits.header_timeout.as_millis(), Overdue::Header),
             Phase::Lingering => over(LINGER_MS.into(), Overdue::Quiet),
-            Phase::Departing => (!self.is_undelivered()).then_some(Overdue::Quiet),
+            Phase::Departing if !self.is_undelivered() => Some(Overdue::Quiet),
+            // Without a minimum rate, too, whoever takes nothing at all is not waited for for ever.
+            Phase::Departing => over(limits.idle_timeout.as_millis(), Overdue::Slow),
             Phase::Sending if unacknowledged == 0 => {
                 let starved = storage.is_some_and(|limit| self.is_starved(now_ms, limit));
                 starved.then_some(Overdue::Starved)

@@ -454,3 +454,46 @@ fn a_connection_is_no_faster_than_its_rate() {
         );
     }
 }
+
+#[test]
+fn connections_that_are_refused_keep_nobody_out() {
+    let files = Files::with(&[("a", b"a")]);
+    let server = Server::of(
+        files.root(),
+        &[
+            "--max-connections",
+            "64",
+            "--max-connections-per-address",
+            "10",
+            "--workers",
+            "1",
+        ],
+    );
+    // They stay after they were told, and new ones come.
+    let mut crowd = Vec::new();
+    for _ in 0..10 {
+        for _ in 0..40 {
+            crowd.extend(from_address("127.0.0.1", &server));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+        let mut other = from_address("127.0.0.2", &server).expect("127.0.0.0/8 is ours");
+        other
+            .get_with("/a", &[("Connection", "close")])
+            .assert_status(200);
+        other.assert_ended();
+    }
+}
+
+#[test]
+fn who_takes_nothing_is_not_waited_for_without_a_minimum_rate_either() {
+    let files = Files::with(&[("tail", &pattern(1 << 20))]);
+    let server = Server::of(
+        files.root(),
+        &["--min-send-rate", "0", "--idle-timeout", "1"],
+    );
+    for fields in [&[][..], &[("Connection", "close")]] {
+        let mut silent = Client::tcp_with_little_room(server.address());
+        silent.ask("GET", "/tail", fields);
+        eventually("a reset", || silent.was_reset());
+    }
+}
