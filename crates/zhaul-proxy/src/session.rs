@@ -34,6 +34,9 @@ pub(crate) struct Session {
     /// What a PROXY header said.
     pub(crate) introduction: Option<Introduction>,
     pub(crate) phase: Phase,
+    /// The batch of events in which an attempt to connect was given up: what is left of that batch
+    /// may be about its socket, as all of them have one name.
+    pub(crate) stale_in: Option<u64>,
     /// What was reported of the client while there was no relay to be told.
     pub(crate) seen: EventFlags,
     pub(crate) story: Story,

@@ -54,6 +54,8 @@ pub(crate) struct Worker {
     sockets: Vec<Listening>,
     /// Rounds of the loop so far in which everything was heard.
     round: u64,
+    /// Batches of events so far.
+    batch: u64,
     sessions: Slab<Session>,
     /// Goes up with each session.
     generation: u32,
@@ -131,6 +133,7 @@ impl Worker {
             mailbox,
             sockets: Vec::new(),
             round: 0,
+            batch: 0,
             sessions: Slab::new(),
             generation: 0,
             timers: Timers::default(),
@@ -163,6 +166,7 @@ impl Worker {
                 Err(errno) => return Err(errno.into()),
             }
             self.now = self.zero.elapsed();
+            self.batch += 1;
             // With more events than are taken at a time, a socket is not heard of in each of them.
             self.round += u64::from(events.len() < EVENTS);
             for event in events.drain(..) {
@@ -384,6 +388,26 @@ mod tests {
     use super::*;
     use crate::config;
 
+    pub(super) fn site(text: &str) -> Site {
+        let config = config::file::parse("test", text).unwrap();
+        Site::new(config, None, &mut Vec::new(), 1, 10).unwrap()
+    }
+
+    pub(super) fn worker(site: Arc<Site>) -> Worker {
+        let parts = Parts {
+            index: 0,
+            mailbox: Mailbox::new().unwrap(),
+            site,
+            resources: Resources {
+                pipes: PipePool::new(1, 1 << 16),
+                buffers: BufferPool::new(1, 1 << 16),
+            },
+            zero: Instant::now(),
+            log: None,
+        };
+        Worker::new(parts).unwrap()
+    }
+
     #[test]
     fn a_socket_that_cannot_be_watched_rests_and_the_worker_goes_on() {
         let text = r#"
@@ -393,24 +417,12 @@ mod tests {
             [pools.p]
             servers = [{ address = "192.0.2.1:1" }]
         "#;
-        let config = config::file::parse("test", text).unwrap();
-        let mut site = Site::new(config, None, &mut Vec::new(), 1, 10).unwrap();
+        let mut site = site(text);
         // The kernel does not watch one descriptor twice.
         let first = site.sockets[0].clone();
         site.sockets.insert(1, first);
         let site = Arc::new(site);
-        let mut worker = Worker::new(Parts {
-            index: 0,
-            mailbox: Mailbox::new().unwrap(),
-            site: Arc::clone(&site),
-            resources: Resources {
-                pipes: PipePool::new(1, 1 << 16),
-                buffers: BufferPool::new(1, 1 << 16),
-            },
-            zero: Instant::now(),
-            log: None,
-        })
-        .unwrap();
+        let mut worker = worker(Arc::clone(&site));
         let rests = |worker: &Worker| {
             let rests = worker.sockets.iter().map(|s| s.rests_until.is_some());
             rests.collect::<Vec<_>>()

@@ -170,6 +170,7 @@ impl Worker {
             admission,
             introduction: None,
             phase: Phase::Hello { low_water: 1 },
+            stale_in: None,
             seen: EventFlags::empty(),
             story: Story {
                 began: self.now,

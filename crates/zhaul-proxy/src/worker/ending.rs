@@ -31,7 +31,6 @@ impl Worker {
             Phase::Connecting(Connecting {
                 place, attempts, ..
             }) => {
-                // A server that has taken the connection by now sees a reset, not an empty request.
                 attempts.iter().for_each(|attempt| reset(&attempt.socket));
                 drop(attempts);
                 drop(place);
@@ -94,7 +93,8 @@ impl Worker {
     }
 }
 
-/// A client that was not served sees a reset, not the end of an empty answer.
-fn reset(socket: &OwnedFd) {
+/// Whoever is closed without having been served sees a reset: a client not the end of an empty
+/// answer, a server not an empty request.
+pub(super) fn reset(socket: &OwnedFd) {
     let _ = rustix::net::sockopt::set_socket_linger(socket, Some(Duration::ZERO));
 }

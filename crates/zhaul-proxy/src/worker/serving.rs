@@ -11,6 +11,7 @@ use rustix::net::RecvFlags;
 use zhaul::relay::{RateLimit, Relay, Side, Turn, Way, readiness};
 
 use super::Worker;
+use super::connecting::state;
 use crate::config::ProxyVersion;
 use crate::connect;
 use crate::pool::Place;
@@ -42,7 +43,11 @@ impl Worker {
             session.seen |= flags;
         }
         match (&mut session.phase, side) {
-            (Phase::Relaying { relay, .. }, _) => {
+            (Phase::Relaying { relay, server, .. }, _) => {
+                let flags = match side {
+                    Side::B if session.stale_in == Some(self.batch) => state(server),
+                    _ => flags,
+                };
                 relay.note(side, readiness(flags.bits()));
                 // Those for whom latency counts go first.
                 if relay.is_bulk() {
@@ -55,6 +60,8 @@ impl Worker {
                 }
             }
             (Phase::Connecting(_), Side::B) => self.connecting(key, flags),
+            // About a socket that was given up earlier in this batch.
+            (_, Side::B) => {}
             // A client that ended its stream may still want an answer; one that is gone does not,
             // unless it left something to be delivered (closing a UNIX socket is a hang-up at once).
             _ if flags.contains(EventFlags::ERR)
