@@ -86,20 +86,17 @@ impl<'a> Opening<'a> {
         if let Some(index) = self.inherited.iter().position(|l| l.address == *address) {
             return Ok(Arc::new(self.inherited.swap_remove(index)));
         }
-        let bind = |reuse_port| {
-            let options = Options {
-                reuse_port,
-                access,
-                ..*options
-            };
-            zhaul_service::Listener::bind(address, options)
-        };
+        let options = Options { access, ..*options };
         if asked.worker == Some(0) {
             // Others could listen there as well without being told; so look first.
-            bind(false).map_err(|e| self.blame(address, e))?;
+            let alone = Options {
+                reuse_port: false,
+                ..options
+            };
+            zhaul_service::Listener::check(address, alone).map_err(|e| self.blame(address, e))?;
         }
-        let bound = bind(options.reuse_port).map_err(|e| self.blame(address, e))?;
-        Ok(Arc::new(bound))
+        let bound = zhaul_service::Listener::bind(address, options);
+        Ok(Arc::new(bound.map_err(|e| self.blame(address, e))?))
     }
 
     /// A socket of the last configuration that was made for the same. Each goes on once: an address

@@ -198,7 +198,7 @@ impl Listener {
     /// As [`Self::bind`]; EADDRINUSE also if whoever asks listens there already.
     pub fn check(address: &Bound, options: Options) -> Result<(), ListenError> {
         let checked = match address {
-            Bound::Tcp(addr) => bind_tcp(*addr, options).map(drop),
+            Bound::Tcp(addr) => everywhere(*addr, options, bind_tcp).map(drop),
             Bound::Unix(addr @ UnixAddr::Abstract(_)) => bind_unix(addr, options.access).map(drop),
             Bound::Unix(UnixAddr::Path(path)) => check_path(path),
         };
@@ -228,15 +228,7 @@ impl Listener {
     }
 
     fn tcp(addr: SocketAddr, options: Options) -> Result<Self, ListenError> {
-        let everywhere = addr.is_ipv6() && addr.ip().is_unspecified() && !options.v6_only;
-        let fd = match listen_tcp(addr, options) {
-            // No IPv6 on this machine: every interface then means every IPv4 interface.
-            Err(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL) if everywhere => {
-                let v4 = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-                listen_tcp(SocketAddr::new(v4, addr.port()), options)
-            }
-            done => done,
-        };
+        let fd = everywhere(addr, options, listen_tcp);
         let fd = fd.map_err(|errno| listen_error(addr.to_string(), errno))?;
         let bound = rustix::net::getsockname(&fd);
         let bound = bound.map_or(Ok(addr), SocketAddr::try_from).unwrap_or(addr);
@@ -271,10 +263,10 @@ impl Listener {
         };
         // Nobody can connect before the socket listens, so nobody does whom the mode keeps out.
         if let Some(SocketPath { path, .. }) = &path {
-            grant(path, options.access).map_err(|why| ListenError {
+            grant(path, options.access).map_err(|errno| ListenError {
                 address: addr.to_string(),
-                why: why.into(),
-                remedy: "to give a socket to another user takes root; to a group, being in it",
+                why: errno.into(),
+                remedy: grant_remedy(errno),
             })?;
         }
         rustix::net::listen(&fd, options.backlog).map_err(failed)?;
@@ -304,6 +296,22 @@ impl SocketPath {
             path: path.to_owned(),
             inode: (meta.dev(), meta.ino()),
         })
+    }
+}
+
+/// Does this with an address; where a machine has no IPv6, every interface means every IPv4 interface.
+fn everywhere(
+    addr: SocketAddr,
+    options: Options,
+    open: impl Fn(SocketAddr, Options) -> Result<OwnedFd, Errno>,
+) -> Result<OwnedFd, Errno> {
+    let is_everywhere = addr.is_ipv6() && addr.ip().is_unspecified() && !options.v6_only;
+    match open(addr, options) {
+        Err(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL) if is_everywhere => {
+            let v4 = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+            open(SocketAddr::new(v4, addr.port()), options)
+        }
+        done => done,
     }
 }
 
@@ -383,6 +391,19 @@ fn grant(path: &Path, Access { mode, uid, gid }: Access) -> Result<(), Errno> {
         rustix::fs::chmod(name, Mode::from_raw_mode(mode))?;
     }
     Ok(())
+}
+
+/// What to do when a socket that was just made did not get its owner or its mode.
+fn grant_remedy(errno: Errno) -> &'static str {
+    match errno {
+        Errno::PERM => "to give a socket to another user takes root; to a group, being in it",
+        // The socket itself was there a moment ago.
+        Errno::NOENT => "mount /proc, through which a socket's mode is set",
+        Errno::NOTSOCK => "use a directory in which nobody else can replace the socket",
+        Errno::INVAL => "use an owner and a group that this user namespace knows",
+        Errno::MFILE | Errno::NFILE => "raise the limit on open files",
+        _ => "use a directory whose file system keeps owners and modes",
+    }
 }
 
 /// Whether a socket could be made at `path`.
@@ -499,6 +520,26 @@ mod tests {
     }
 
     #[test]
+    fn without_ipv6_every_interface_is_every_ipv4_interface() {
+        let [everywhere_v6, local_v6]: [SocketAddr; 2] =
+            ["[::]:80", "[::1]:80"].map(|a| a.parse().unwrap());
+        let seen = std::cell::RefCell::new(Vec::new());
+        let open = |addr: SocketAddr, _| {
+            seen.borrow_mut().push(addr.to_string());
+            Err(Errno::AFNOSUPPORT)
+        };
+        let v6_only = Options {
+            v6_only: true,
+            ..Options::default()
+        };
+        everywhere(everywhere_v6, Options::default(), open).unwrap_err();
+        assert_eq!(seen.take(), ["[::]:80", "0.0.0.0:80"]);
+        everywhere(everywhere_v6, v6_only, open).unwrap_err();
+        everywhere(local_v6, Options::default(), open).unwrap_err();
+        assert_eq!(seen.take(), ["[::]:80", "[::1]:80"]);
+    }
+
+    #[test]
     fn an_abstract_name_has_no_file_and_one_listener() {
         let name = format!("unix:@zhaul-test-{}", std::process::id());
         let address: ListenAddr = name.parse().unwrap();
@@ -544,6 +585,20 @@ mod tests {
         let error = Listener::check(&address, Options::default()).unwrap_err();
         assert!(error.to_string().contains("another name"), "{error}");
         assert_eq!(fs::read(&path).unwrap(), b"data");
+    }
+
+    #[test]
+    fn what_to_do_about_an_owner_or_a_mode_depends_on_what_went_wrong() {
+        for (errno, word) in [
+            (Errno::PERM, "takes root"),
+            (Errno::NOENT, "/proc"),
+            (Errno::NOTSOCK, "nobody else"),
+            (Errno::INVAL, "namespace"),
+            (Errno::NFILE, "open files"),
+            (Errno::ROFS, "file system"),
+        ] {
+            assert!(grant_remedy(errno).contains(word), "{errno}");
+        }
     }
 
     #[test]

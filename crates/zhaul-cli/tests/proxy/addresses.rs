@@ -93,6 +93,33 @@ fn each_worker_may_have_a_socket_of_its_own() {
     }
 }
 
+#[test]
+fn nothing_listens_before_each_worker_does() {
+    const NAME: &str = "nothing_listens_before_each_worker_does";
+    let trace = tempfile::NamedTempFile::new().unwrap();
+    let path = trace.path().to_str().unwrap();
+    let strace = "strace -D -f -qq -yy -e trace=listen -e signal=none -o";
+    let wrapper: Vec<_> = strace.split(' ').chain([path]).collect();
+    let trial = Command::new(wrapper[0])
+        .args(&wrapper[1..])
+        .arg("true")
+        .output();
+    if !trial.is_ok_and(|output| output.status.success()) {
+        return zhaul_untested::skip(NAME, "strace is not installed or may not trace");
+    }
+    let address = Servers::nobody();
+    let config = format!(
+        "workers = 2\n[listeners.l]\nlisten = \"{address}\"\nreuse_port = true\nto = \"p\"\n\
+         [pools.p]\nservers = [{{ address = \"192.0.2.1:1\" }}]\n",
+    );
+    let _proxy = try_configured(&config, &wrapper).unwrap();
+    // strace writes behind. A socket that is closed again would reset whoever connected meanwhile.
+    let socket = format!("<TCP:[{address}]>");
+    let listens = || fs::read_to_string(path).unwrap().matches(&socket).count();
+    eventually("both workers listen", || listens() >= 2);
+    assert_eq!(listens(), 2, "{}", fs::read_to_string(path).unwrap());
+}
+
 /// A proxy for which `/etc/hosts` is the file `hosts` in its directory.
 fn with_hosts(config: &str, hosts: &str) -> Option<(Proxy, tempfile::TempDir)> {
     let dir = tempfile::tempdir().unwrap();

@@ -278,6 +278,30 @@ fn an_address_in_use_is_named() {
 }
 
 #[test]
+fn a_mode_that_cannot_be_set_without_proc_says_so() {
+    const NAME: &str = "a_mode_that_cannot_be_set_without_proc_says_so";
+    let without_proc = "mount -t tmpfs none /proc && exec \"$@\"";
+    let wrapper = ["unshare", "-m", "sh", "-c", without_proc, "sh"];
+    let trial = Command::new(wrapper[0])
+        .args(&wrapper[1..])
+        .arg("true")
+        .output();
+    if !trial.is_ok_and(|output| output.status.success()) {
+        return zhaul_untested::skip(NAME, "no mount namespaces here");
+    }
+    let config = format!(
+        "[listeners.l]\nlisten = \"unix:DIR/in,mode=600\"\nto = \"p\"\n{}",
+        pool("192.0.2.1:1")
+    );
+    let Err(refusal) = try_configured(&config, &wrapper) else {
+        panic!("it serves with a mode that it could not set");
+    };
+    let stderr = refusal.stderr;
+    assert!(stderr.contains("mount /proc"), "{stderr}");
+    assert!(!stderr.contains("takes root"), "{stderr}");
+}
+
+#[test]
 fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
     let server = Servers::echo();
     let dir = tempfile::tempdir().unwrap();
