@@ -4,11 +4,18 @@
 
 mod common;
 
+use std::io;
+use std::os::fd::AsFd;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use common::pattern;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
-use zhaul::relay::{RelayCause, RelayProgress, Way};
+use tokio::io::{
+    AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex,
+};
+use tokio::net::{TcpListener, TcpStream};
+use zhaul::relay::{BufferPool, RelayCause, RelayProgress, Way};
 use zhaul::{CancelToken, Route};
 
 async fn received(mut from: DuplexStream) -> Vec<u8> {
@@ -123,4 +130,152 @@ async fn a_descriptor_may_be_relayed_to_a_stream_that_is_none() {
     assert!(received(server).await == pattern(500_000));
     sending.await.unwrap();
     assert_eq!(relay.await.unwrap().stats.delivered(), 500_000);
+}
+
+/// Keeps what is written to itself. Nothing comes out of it.
+struct Keeping {
+    flushes: Option<io::ErrorKind>,
+    ends: Option<io::ErrorKind>,
+}
+
+/// Pending for a kind of `WouldBlock`.
+fn outcome(kind: Option<io::ErrorKind>) -> Poll<io::Result<()>> {
+    match kind {
+        None => Poll::Ready(Ok(())),
+        Some(io::ErrorKind::WouldBlock) => Poll::Pending,
+        Some(kind) => Poll::Ready(Err(kind.into())),
+    }
+}
+
+impl AsyncRead for Keeping {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+        _room: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+}
+
+impl AsyncWrite for Keeping {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        outcome(self.flushes)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        outcome(self.ends)
+    }
+}
+
+/// Relays seven bytes and their end into it.
+async fn relayed_into(sink: Keeping, idle: Option<Duration>) -> (RelayCause, u64) {
+    let (mut client, a) = duplex(1000);
+    client.write_all(b"message").await.unwrap();
+    drop(client);
+    let mut relay = zhaul::relay(a, sink).one_way();
+    if let Some(idle) = idle {
+        relay = relay.idle_timeout(idle);
+    }
+    let ending = in_time(relay.run_copying()).await;
+    (ending.cause, ending.stats.delivered())
+}
+
+#[tokio::test]
+async fn what_was_not_flushed_is_not_delivered_and_a_failed_end_is_no_end() {
+    let failed = Some(io::ErrorKind::Other);
+    let pending = Some(io::ErrorKind::WouldBlock);
+    let soon = Some(Duration::from_millis(50));
+    let kept = |flushes, ends| Keeping { flushes, ends };
+    let (cause, delivered) = relayed_into(kept(failed, None), None).await;
+    assert!(matches!(cause, RelayCause::Write { .. }), "{cause:?}");
+    assert_eq!(delivered, 0);
+    let (cause, delivered) = relayed_into(kept(pending, None), soon).await;
+    assert_eq!((cause, delivered), (RelayCause::Idle, 0));
+    let (cause, delivered) = relayed_into(kept(None, failed), None).await;
+    assert!(matches!(cause, RelayCause::Write { .. }), "{cause:?}");
+    assert_eq!(delivered, 7);
+    let (cause, _) = relayed_into(kept(None, pending), soon).await;
+    assert!(!cause.is_clean(), "{cause:?}");
+    // Nobody set a limit: there is one.
+    let (cause, _) = relayed_into(kept(None, pending), None).await;
+    assert!(
+        matches!(cause, RelayCause::Write { errno, .. } if errno == zhaul::Errno::ETIMEDOUT),
+        "{cause:?}"
+    );
+    let (cause, _) = relayed_into(kept(None, None), None).await;
+    assert!(cause.is_clean(), "{cause:?}");
+}
+
+async fn tcp_pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let near = TcpStream::connect(listener.local_addr().unwrap());
+    let (near, far) = tokio::join!(near, listener.accept());
+    (near.unwrap(), far.unwrap().0)
+}
+
+/// A stream over a socket that says nothing of it.
+type Session = tokio::io::BufStream<TcpStream>;
+
+#[tokio::test]
+async fn the_sockets_that_the_caller_names_are_reset() {
+    for dropped in [false, true] {
+        let (near, mut far) = tcp_pair().await;
+        let (mut server, b) = duplex(1000);
+        let token = CancelToken::new();
+        let relay = zhaul::relay(Session::new(near), b)
+            .socket_a(|session| session.get_ref().as_fd())
+            .cancel(&token)
+            .run_copying();
+        let mut relay = Box::pin(relay);
+        server.write_all(b"part").await.unwrap();
+        let mut part = [0; 4];
+        tokio::select! {
+            ending = &mut relay => panic!("{ending:?}"),
+            read = far.read_exact(&mut part) => assert_eq!(read.unwrap(), 4),
+        }
+        if dropped {
+            drop(relay);
+        } else {
+            token.cancel();
+            assert_eq!(in_time(relay).await.cause, RelayCause::Cancelled);
+        }
+        let error = in_time(far.read(&mut part)).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
+}
+
+#[tokio::test]
+async fn buffers_come_from_the_pool_that_was_given_and_go_back() {
+    let pool = BufferPool::new(1, 1000);
+    let ((mut client, a), (b, mut server)) = (duplex(100), duplex(100));
+    let only = pool.take().unwrap();
+    let relay = zhaul::relay(a, b).buffers(&pool).run_copying();
+    let relay = tokio::spawn(relay);
+    client.write_all(b"message").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let mut received = [0; 7];
+    assert!(
+        tokio::time::timeout(Duration::from_millis(50), server.read(&mut received))
+            .await
+            .is_err(),
+        "there is no buffer to take it into"
+    );
+    drop(only);
+    in_time(server.read_exact(&mut received)).await.unwrap();
+    // Idle: the buffer is for others.
+    let began = Instant::now();
+    while pool.held() > 0 {
+        assert!(began.elapsed() < Duration::from_secs(20));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    drop((client, server));
+    assert!(in_time(relay).await.unwrap().cause.is_clean());
 }

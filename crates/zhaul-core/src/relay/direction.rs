@@ -30,6 +30,8 @@ pub(super) struct Direction {
     sink: Sink,
     source_ready: bool,
     sink_ready: bool,
+    /// The sink was told of the end and has not taken that yet. A socket takes it at once.
+    shut_pending: bool,
     /// Something was reported of the source and no byte was taken since.
     fresh: bool,
     /// The source has had urgent data, or is no TCP socket: that a read got less than it asked for
@@ -117,6 +119,7 @@ impl Direction {
             source_ready: false,
             // Sockets mostly are; one that is not says so.
             sink_ready: true,
+            shut_pending: false,
             fresh: false,
             has_marks: false,
             end_reported: false,
@@ -194,7 +197,10 @@ impl Direction {
 
     /// Takes in what was reported of the sink.
     pub(super) fn note_sink(&mut self, readiness: Readiness) {
-        self.sink_ready |= readiness.intersects(Readiness::WRITABLE | Readiness::ERROR);
+        if readiness.intersects(Readiness::WRITABLE | Readiness::ERROR) {
+            self.sink_ready = true;
+            self.shut_pending = false;
+        }
     }
 
     /// The source is of a kind whose reads may end early.
@@ -243,6 +249,7 @@ impl Direction {
             return self.next_out();
         }
         match self.source {
+            Source::Ended if self.shut_pending => Next::Sink,
             Source::Ended => {
                 let way = self.way;
                 Next::RelayStep(RelayStep::Call(Call::ShutdownWrite { way }))

@@ -96,7 +96,7 @@ impl fmt::Display for RelayCause {
 pub struct WayStats {
     /// Bytes taken from the source, preloaded ones included.
     pub taken: u64,
-    /// Bytes that the sink's kernel took.
+    /// Bytes that the sink's kernel took; copied into what is no socket, those that were flushed.
     pub delivered: u64,
     /// Of these, those that went through a pipe and were not copied.
     pub spliced: u64,

@@ -47,7 +47,8 @@ pub enum Call {
         /// How much at most.
         len: usize,
     },
-    /// `shutdown(2)` with `SHUT_WR` of the way's sink: everything was delivered.
+    /// `shutdown(2)` with `SHUT_WR` of the way's sink: everything was delivered. What is no socket
+    /// and cannot take the end yet answers EAGAIN, and is asked again once it is writable.
     ShutdownWrite {
         /// Which direction.
         way: Way,

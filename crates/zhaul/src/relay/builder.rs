@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::num::NonZeroU64;
 use std::os::fd::AsFd;
 #[cfg(feature = "tokio")]
+use std::os::fd::BorrowedFd;
+#[cfg(feature = "tokio")]
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +16,7 @@ use zhaul_core::relay::{Abort, RelayEnding, RelayOptions, Side, Trigger, Way};
 use super::blocking;
 use super::buffers::BufferPool;
 #[cfg(feature = "tokio")]
-use super::copying::{self, ByteStream};
+use super::copying::{ByteStream, Copying, SocketOf};
 use super::limit::{Limit, RateLimit, now};
 use super::progress::RelayProgress;
 #[cfg(feature = "tokio")]
@@ -34,6 +36,8 @@ use crate::pipe_pool::PipePool;
 pub struct RelayBuilder<'a, A, B> {
     a: A,
     b: B,
+    #[cfg(feature = "tokio")]
+    sockets: (Option<SocketOf<A>>, Option<SocketOf<B>>),
     options: RelayOptions,
     resources: Resources,
     limits: Vec<(Way, Arc<dyn Limit>)>,
@@ -82,6 +86,8 @@ pub fn relay<'a, A, B>(a: A, b: B) -> RelayBuilder<'a, A, B> {
     RelayBuilder {
         a,
         b,
+        #[cfg(feature = "tokio")]
+        sockets: (None, None),
         options: RelayOptions::default(),
         resources: Resources::shared().clone(),
         limits: Vec::new(),
@@ -207,16 +213,44 @@ impl<A: AsyncEnd + Sync, B: AsyncEnd + Sync> RelayBuilder<'_, A, B> {
 impl<A: ByteStream, B: ByteStream> RelayBuilder<'_, A, B> {
     /// Relays between two streams that are no descriptors, such as TLS sessions, on this task.
     ///
-    /// Everything is copied: [`Stats`](super::Stats) say that nothing was spliced, and
+    /// Everything is copied: [`RelayStats`](super::RelayStats) say that nothing was spliced, and
     /// [`RelayProgress::route`] says [`Route::ReadWrite`](crate::Route::ReadWrite) throughout.
-    /// Limits, timeouts and the ways to end are those of all relays; but where a socket would be
-    /// reset, the stream is dropped without its end, and the end of a stream that its peer does not
-    /// take is given up after 5 seconds.
-    pub async fn run_copying(self) -> RelayEnding {
+    /// Limits, timeouts and the ways to end are those of all relays, but for these:
+    ///
+    /// - Bytes count as delivered once they are flushed. A flush or an end that fails is a failed
+    ///   write, [`RelayCause::Write`](super::RelayCause::Write) or
+    ///   [`Reset`](super::RelayCause::Reset). A flush that takes its time holds up its direction
+    ///   as a full socket does; the limits that were set apply. An end that is not taken is put up
+    ///   with for as long as they allow, or, without any, until nothing has moved for 5 seconds:
+    ///   then it is a failed write (ETIMEDOUT).
+    /// - **Only a socket can be reset.** Name those beneath the streams
+    ///   ([`socket_a`](Self::socket_a), [`socket_b`](Self::socket_b)). A stream whose socket is
+    ///   not known is dropped without its end instead: a peer over TLS misses the close_notify,
+    ///   but a peer over plain TCP gets a FIN and takes a part for the whole. The same goes for
+    ///   what a graceful stop promises of acknowledgements.
+    ///
+    /// Dropping the future cancels it, before its first poll, too.
+    pub fn run_copying(self) -> impl Future<Output = RelayEnding> {
         // A stream wakes up who polled it until it was not ready, and nobody else.
         let relay = self.begin(Trigger::EdgeWithoutUrgent);
         let control = self.control();
-        copying::run(self.a, self.b, relay, control).await
+        let (a, b) = ((self.a, self.sockets.0), (self.b, self.sockets.1));
+        let copying = Copying::new(a, b, relay, control);
+        // What is captured is dropped with the future.
+        async move { copying.run().await }
+    }
+
+    /// Names the socket beneath stream A, as in `|tls| tls.get_ref().0.as_fd()`, for
+    /// [`run_copying`](Self::run_copying) to reset, and to ask what it has not sent.
+    pub fn socket_a(mut self, socket: for<'s> fn(&'s A) -> BorrowedFd<'s>) -> Self {
+        self.sockets.0 = Some(socket);
+        self
+    }
+
+    /// The same for stream B.
+    pub fn socket_b(mut self, socket: for<'s> fn(&'s B) -> BorrowedFd<'s>) -> Self {
+        self.sockets.1 = Some(socket);
+        self
     }
 }
 

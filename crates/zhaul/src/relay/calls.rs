@@ -182,11 +182,11 @@ fn read_pipe(held: &mut WayBuffers, len: usize) -> Result<usize, Errno> {
     retry(|| rustix::io::read(pipe.reader(), &mut *room))
 }
 
-fn queued(socket: BorrowedFd<'_>) -> Result<usize, Errno> {
+pub(super) fn queued(socket: BorrowedFd<'_>) -> Result<usize, Errno> {
     zhaul_sys::siocoutq::unacknowledged(socket).map_err(|error| errno_of(&error))
 }
 
-fn is_unix(socket: BorrowedFd<'_>) -> bool {
+pub(super) fn is_unix(socket: BorrowedFd<'_>) -> bool {
     socket_domain(socket) == Ok(AddressFamily::UNIX)
 }
 
@@ -198,7 +198,7 @@ fn is_tcp(socket: BorrowedFd<'_>) -> bool {
 /// Dissolving the association is how `connect(2)` lets a TCP socket be reset and emptied while its
 /// descriptor stays open; a close with a linger time of 0 does the same. A UNIX socket knows
 /// neither.
-fn reset(socket: BorrowedFd<'_>) -> Result<usize, Errno> {
+pub(super) fn reset(socket: BorrowedFd<'_>) -> Result<usize, Errno> {
     rustix::net::connect_unspec(socket)
         .or_else(|_| rustix::net::shutdown(socket, Shutdown::Both))
         .map(|()| 0)

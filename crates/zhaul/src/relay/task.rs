@@ -110,7 +110,7 @@ impl<A: AsyncEnd, B: AsyncEnd> Drop for Task<'_, A, B> {
     }
 }
 
-async fn cancelling(cancel: Option<&CancelToken>) {
+pub(super) async fn cancelling(cancel: Option<&CancelToken>) {
     match cancel {
         Some(cancel) => cancel.cancelled().await,
         None => pending().await,
@@ -192,7 +192,7 @@ fn through(
 /// One timer for all limits of a relay. It is moved only when it would be late; when it is early,
 /// the relay takes a look and it is set anew. So a connection that is not idle pays nothing for
 /// its idle timeout.
-struct Timer {
+pub(super) struct Timer {
     alarm: Option<Alarm>,
     at: Option<Duration>,
     /// The caller asked for time limits, and so for a runtime with timers.
@@ -205,7 +205,7 @@ enum Alarm {
 }
 
 impl Timer {
-    fn new(is_asked_for: bool) -> Self {
+    pub(super) fn new(is_asked_for: bool) -> Self {
         Self {
             alarm: None,
             at: None,
@@ -213,7 +213,7 @@ impl Timer {
         }
     }
 
-    fn arm(&mut self, wake_at: Option<Duration>) {
+    pub(super) fn arm(&mut self, wake_at: Option<Duration>) {
         let Some(wake_at) = wake_at else { return };
         if self.at.is_some_and(|at| at <= wake_at) {
             return;
@@ -231,7 +231,7 @@ impl Timer {
         }
     }
 
-    async fn elapsed(&mut self) {
+    pub(super) async fn elapsed(&mut self) {
         match (&mut self.alarm, self.at) {
             (Some(Alarm::OfRuntime(sleep)), Some(_)) => sleep.await,
             (Some(Alarm::Own(pause)), Some(_)) => pause.await,

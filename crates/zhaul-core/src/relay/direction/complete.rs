@@ -189,10 +189,11 @@ impl Direction {
                 self.sink = Sink::Shut;
                 Outcome::Nothing
             }
-            Err(errno) => {
-                self.sink = Sink::Broken;
-                Outcome::WriteFailed(errno)
+            Err(errno) if errno.is_would_block() => {
+                self.shut_pending = true;
+                Outcome::Nothing
             }
+            Err(errno) => self.sink_failed(errno),
         }
     }
 
