@@ -275,7 +275,7 @@ fn find(site: &Site, path: &[u8], is_dir: bool, walk: Walk) -> Result<Found, Mis
     let name = c_path(path)?;
     let opened = site.root.open(&name, walk)?;
     match (opened.kind, is_dir) {
-        (Kind::File, false) => load_file(site, &name, opened, walk, Vec::new()).map(Found::file),
+        (Kind::File, false) => load_file(site, &name, opened, walk, Names::NONE).map(Found::file),
         // A slash behind a file's name asks for a directory of that name.
         (Kind::File, true) => Err(Miss::NotFound),
         (Kind::Directory, false) => Ok(Found::Redirect),
@@ -303,7 +303,8 @@ fn load_index(site: &Site, dir: &CStr, opened: &Opened, walk: Walk) -> Result<Fo
                 return load_file(site, &name, file, walk, missing.within(directory))
                     .map(Found::file);
             }
-            Ok(_) | Err(Miss::NotFound) => missing.note(site, &name, dir, walk)?,
+            Ok(_) => missing.note_useless(site, &name, walk)?,
+            Err(Miss::NotFound) => missing.note(site, &name, dir, walk)?,
             Err(miss) => return Err(miss),
         }
     }
@@ -321,6 +322,8 @@ struct Absences {
     are_in_directory: bool,
     /// Of the others only their own paths tell.
     others: Vec<Watch>,
+    /// Some are refused links. To look at what they lead to may wait for whoever has it.
+    are_refused: bool,
 }
 
 impl Absences {
@@ -328,6 +331,10 @@ impl Absences {
     fn note(&mut self, site: &Site, name: &CStr, dir: &CStr, walk: Walk) -> Result<(), Miss> {
         if parent(name).as_c_str() == dir && !site.root.has_name(name, walk) {
             self.are_in_directory = true;
+            return Ok(());
+        }
+        if site.root.refuses(name, walk)? {
+            self.are_refused = true;
             return Ok(());
         }
         self.note_useless(site, name, walk)
@@ -341,10 +348,28 @@ impl Absences {
     }
 
     /// What is to be watched for them, `directory` being as it was before.
-    fn within(self, directory: Watch) -> Vec<Watch> {
+    fn within(self, directory: Watch) -> Names {
         let directory = Some(directory).filter(|_| self.are_in_directory);
-        directory.into_iter().chain(self.others).collect()
+        Names {
+            watches: directory.into_iter().chain(self.others).collect(),
+            are_all: !self.are_refused,
+        }
     }
+}
+
+/// What a choice depends on.
+#[derive(Debug)]
+struct Names {
+    watches: Vec<Watch>,
+    /// Whether there is nothing else that it depends on.
+    are_all: bool,
+}
+
+impl Names {
+    const NONE: Self = Self {
+        watches: Vec::new(),
+        are_all: true,
+    };
 }
 
 /// `index` is what the choice of this file depends on.
@@ -353,7 +378,7 @@ fn load_file(
     name: &CStr,
     opened: Opened,
     walk: Walk,
-    index: Vec<Watch>,
+    index: Names,
 ) -> Result<FileSet, Miss> {
     // The directory is looked at before its names are, so that a name that appears in between
     // changes a version that we remember.
@@ -371,10 +396,12 @@ fn load_file(
                 Ok(file) if file.kind == Kind::File && !is_stale(&file.version, &plain) => {
                     files[coding as usize] = Some((sibling, file));
                 }
-                Err(miss @ (Miss::NotCached | Miss::Exhausted(_))) => return Err(miss),
-                Err(Miss::NotFound) => missing.note(site, &sibling, &dir, walk)?,
-                // Stale, of another kind, or not to be read.
-                Ok(_) | Err(Miss::Forbidden) => missing.note_useless(site, &sibling, walk)?,
+                Err(miss) if is_temporary(miss) => return Err(miss),
+                Err(Miss::NotFound | Miss::Forbidden) => {
+                    missing.note(site, &sibling, &dir, walk)?;
+                }
+                // Stale or of another kind.
+                Ok(_) => missing.note_useless(site, &sibling, walk)?,
                 // Nothing tells when that ends.
                 Err(_) => settled = false,
             }
@@ -394,9 +421,16 @@ fn load_file(
             varies,
             content_type: plain.map(|plain| plain.content_type.clone()),
         };
-        representations[coding as usize] = Some(represent(site, &about, path, file, walk)?);
+        match represent(site, &about, path, file, walk) {
+            Ok(representation) => representations[coding as usize] = Some(representation),
+            // A sibling that cannot be read is as good as none, and nothing tells when that ends.
+            Err(miss) if coding != Coding::Identity && !is_temporary(miss) => settled = false,
+            Err(miss) => return Err(miss),
+        }
     }
-    let mut siblings = missing.within(directory);
+    let siblings = missing.within(directory);
+    settled &= siblings.are_all && index.are_all;
+    let (index, mut siblings) = (index.watches, siblings.watches);
     // What is looked at for every answer is not looked at twice.
     siblings.retain(|sibling| index.iter().all(|watch| watch.path != sibling.path));
     settled &= index.iter().chain(&siblings).all(Watch::is_settled)
@@ -412,6 +446,11 @@ fn load_file(
         checked: Cell::new(None),
         known_ms: Cell::new(0),
     })
+}
+
+/// Whether to try again, elsewhere or with more descriptors, may help.
+fn is_temporary(miss: Miss) -> bool {
+    matches!(miss, Miss::NotCached | Miss::Exhausted(_))
 }
 
 /// Whether a sibling was made of an earlier state of its file. Compressors give their output the

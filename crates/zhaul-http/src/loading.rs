@@ -27,7 +27,8 @@ type Answer = Result<Lookup, Miss>;
 #[derive(Debug)]
 pub(crate) struct Loading {
     began_ms: u64,
-    answer: watch::Receiver<Option<Answer>>,
+    /// Whoever waits for it subscribes.
+    answer: Rc<watch::Sender<Option<Answer>>>,
 }
 
 /// What a thread found out.
@@ -50,7 +51,7 @@ impl Worker {
         let oldest_ms =
             u128::from(now_ms).saturating_sub(self.site.config.remote_freshness.as_millis());
         let known = self.loading.borrow().get(&key[..]).and_then(|loading| {
-            (u128::from(loading.began_ms) >= oldest_ms).then(|| loading.answer.clone())
+            (u128::from(loading.began_ms) >= oldest_ms).then(|| loading.answer.subscribe())
         });
         let mut answer =
             known.unwrap_or_else(|| self.begin_to_load(file_system, path, is_dir, key));
@@ -69,25 +70,30 @@ impl Worker {
         key: Vec<u8>,
     ) -> watch::Receiver<Option<Answer>> {
         let (sender, answer) = watch::channel(None);
+        let sender = Rc::new(sender);
         let loading = Loading {
             began_ms: Clock::now_ms(),
-            answer: answer.clone(),
+            answer: Rc::clone(&sender),
         };
         self.loading
             .borrow_mut()
             .insert(key.clone().into(), loading);
         let worker = Rc::clone(self);
         let path = path.to_vec();
-        // A task of its own: whoever asked first may leave.
+        // A task of its own: whoever asked first may leave. When all have left it ends, and with it the
+        // job, if that has not begun: there are no more look-ups than connections.
         tokio::task::spawn_local(async move {
-            let found = worker.load_from(&file_system, &path, is_dir).await;
+            let found = tokio::select! {
+                found = worker.load_from(&file_system, &path, is_dir) => Some(found),
+                () = sender.closed() => None,
+            };
             let mut loading = worker.loading.borrow_mut();
             let ours = loading.get(&key[..]);
-            if ours.is_some_and(|ours| ours.answer.same_channel(&sender.subscribe())) {
+            if ours.is_some_and(|ours| Rc::ptr_eq(&ours.answer, &sender)) {
                 loading.remove(&key[..]);
             }
             drop(loading);
-            sender.send_replace(Some(found));
+            sender.send_replace(found);
         });
         answer
     }

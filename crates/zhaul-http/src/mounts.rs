@@ -115,16 +115,18 @@ impl MountTable {
 /// `36 35 98:0 /root /point rw,noatime master:1 - ext4 /dev/root rw,errors=continue`, and the
 /// directories that the file system is stacked upon.
 fn parse_line(line: &[u8]) -> Option<(Mount, Vec<Vec<u8>>)> {
-    let line = std::str::from_utf8(line).ok()?;
-    let (front, back) = line.split_once(" - ")?;
-    let mut front = front.split(' ');
-    let id = front.next()?.parse().ok()?;
-    let parent = front.next()?.parse().ok()?;
-    let (major, minor) = front.next()?.split_once(':')?;
+    let is_space = |byte: &u8| *byte == b' ';
+    let dash = line.windows(3).position(|three| three == b" - ")?;
+    let mut front = line[..dash].split(is_space);
+    let mut text = || std::str::from_utf8(front.next()?).ok();
+    let id = text()?.parse().ok()?;
+    let parent = text()?.parse().ok()?;
+    let (major, minor) = text()?.split_once(':')?;
     let device = (major.parse().ok()?, minor.parse().ok()?);
+    // Names are bytes, in whatever encoding.
     let point = unescape(front.nth(1)?);
-    let mut back = back.split(' ');
-    let kind = back.next()?;
+    let mut back = line[dash + 3..].split(is_space);
+    let kind = std::str::from_utf8(back.next()?).ok()?;
     let options = back.nth(1).unwrap_or_default();
     let below = match kind {
         "overlay" | "aufs" | "unionfs" => layers(options),
@@ -180,29 +182,60 @@ const REMOTE: &[&str] = &[
     "wekafs",
 ];
 
+/// Whether `f_type` of statfs(2) is that of a file system that keeps its files on this machine. Of what
+/// an overlay is stacked upon nothing is known; containers, where it is most common, have it here.
+pub(crate) fn is_local_kind(magic: u64) -> bool {
+    LOCAL.contains(&magic)
+}
+
+/// linux/magic.h, and of those that are not in there their own headers.
+const LOCAL: &[u64] = &[
+    0x0000_4d44, // vfat
+    0x0000_9660, // iso9660
+    0x0000_9fa0, // proc
+    0x0000_ef53, // ext2, ext3, ext4
+    0x0102_1994, // tmpfs
+    0x2011_bab0, // exfat
+    0x2fc1_2fc1, // zfs
+    0x3153_464a, // jfs
+    0x5846_5342, // xfs
+    0x6265_6572, // sysfs
+    0x7366_746e, // ntfs3
+    0x7371_7368, // squashfs
+    0x794c_7630, // overlay
+    0x8584_58f6, // ramfs
+    0x9123_683e, // btrfs
+    0xca45_1a4e, // bcachefs
+    0xe0f5_e1e2, // erofs
+    0xf2f5_2010, // f2fs
+];
+
 /// `lowerdir=/a:/b,upperdir=/c`. The paths are as whoever mounted it saw them.
-fn layers(options: &str) -> Vec<Vec<u8>> {
+fn layers(options: &[u8]) -> Vec<Vec<u8>> {
     let mut dirs = Vec::new();
-    for option in options.split(',') {
-        let Some((name, value)) = option.split_once('=') else {
+    for option in options.split(|&byte| byte == b',') {
+        let Some(equals) = option.iter().position(|&byte| byte == b'=') else {
             continue;
         };
+        let (name, value) = (&option[..equals], &option[equals + 1..]);
         if matches!(
             name,
-            "lowerdir" | "upperdir" | "lowerdir+" | "datadir+" | "br" | "dirs"
+            b"lowerdir" | b"upperdir" | b"lowerdir+" | b"datadir+" | b"br" | b"dirs"
         ) {
-            let paths = value.split(':').filter(|path| !path.is_empty());
+            let paths = value.split(|&byte| byte == b':');
+            let paths = paths.filter(|path| !path.is_empty());
             // aufs writes the rights behind each.
-            dirs.extend(paths.map(|path| unescape(path.split('=').next().unwrap_or(path))));
+            let path_of = |path: &[u8]| unescape(path.split(|&b| b == b'=').next().unwrap_or(path));
+            dirs.extend(paths.map(path_of));
         }
     }
     dirs
 }
 
 /// Space, tab, newline and backslash are written in octal.
-fn unescape(text: &str) -> Vec<u8> {
+fn unescape(text: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
+    let mut rest = text;
     while let [byte, after @ ..] = rest {
         let octal = after
             .get(..3)
@@ -231,6 +264,13 @@ fn is_below(path: &[u8], dir: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_in_another_encoding_is_a_name() {
+        let line = b"7 1 0:9 / /srv/caf\xe9 rw - nfs host:/\xe9 rw\n";
+        let table = MountTable::parse(line);
+        assert_eq!(table.at(b"/srv/caf\xe9/x"), Some(((0, 9), true)));
+    }
 
     const TABLE: &str = "\
 22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw

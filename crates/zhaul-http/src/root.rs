@@ -142,7 +142,7 @@ impl Directory {
         let stat = statx(&fd, c"", AtFlags::EMPTY_PATH)?;
         let version = version_of(&stat);
         let mount = stat.stx_mnt_id;
-        let (file_system, is_remote) = storage.of_mount(mount, mount);
+        let (file_system, is_remote) = storage.of_mount(mount, mount, Some(fd.as_fd()));
         Ok(Self {
             fd: OpenFile::new(fd, file_system, is_remote),
             real,
@@ -208,7 +208,7 @@ impl Root {
     /// The file system of the root itself.
     pub(crate) fn file_system(&self) -> Arc<FileSystem> {
         let dir = self.dir.load();
-        self.storage.of_mount(dir.mount, dir.mount).0
+        self.storage.of_mount(dir.mount, dir.mount, None).0
     }
 
     /// The file system that a path below the root seems to lead to, links aside, and whether it may
@@ -301,7 +301,8 @@ impl Root {
         };
         let stat = statx(&fd, c"", flags)?;
         let from = self.dir.load().mount;
-        let (file_system, is_remote) = self.storage.of_mount(stat.stx_mnt_id, from);
+        let asked = (walk == Walk::Full).then_some(fd.as_fd());
+        let (file_system, is_remote) = self.storage.of_mount(stat.stx_mnt_id, from, asked);
         if is_remote && walk == Walk::Cached {
             return Err(Miss::NotCached);
         }
@@ -361,7 +362,7 @@ impl Root {
         let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
         let stat = statx(&held, c"", flags)?;
         let from = self.dir.load().mount;
-        if self.storage.mounts().is_remote(stat.stx_mnt_id, from) {
+        if self.storage.is_remote(stat.stx_mnt_id, from) {
             return Err(Errno::AGAIN);
         }
         Ok(Some(stat))
@@ -387,6 +388,14 @@ impl Root {
     pub(crate) fn has_name(&self, path: &CStr, walk: Walk) -> bool {
         let found = self.openat2(or_dot(path), FIND | OFlags::NOFOLLOW, walk);
         !matches!(found, Err(Errno::NOENT | Errno::NOTDIR))
+    }
+
+    /// Whether `path` is a link, or passes one, that may not be followed.
+    pub(crate) fn refuses(&self, path: &CStr, walk: Walk) -> Result<bool, Miss> {
+        match self.openat2(or_dot(path), FIND, walk) {
+            Err(Errno::AGAIN) => Err(Miss::NotCached),
+            found => Ok(matches!(found, Err(Errno::XDEV | Errno::LOOP))),
+        }
     }
 
     /// The version of an open file now.

@@ -7,16 +7,17 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use zhaul::cold::ColdPool;
 
-use crate::mounts::{Device, MountTable};
+use crate::mounts::{Device, MountTable, is_local_kind};
 use crate::site::Site;
 
 /// Threads that may look names up, or read, on one file system at once. More would not make one disk
@@ -66,6 +67,8 @@ pub(crate) struct TimedOut;
 #[derive(Debug)]
 pub(crate) struct Storage {
     mounts: ArcSwap<MountTable>,
+    /// Mounts that are not in the table, and whether they may keep a caller waiting.
+    unlisted: Mutex<HashMap<u64, bool>>,
     file_systems: Mutex<HashMap<Option<Device>, Arc<FileSystem>>>,
     limit: Option<Duration>,
     open_files: Arc<AtomicUsize>,
@@ -76,6 +79,7 @@ impl Storage {
     pub(crate) fn new(limit: Duration) -> Arc<Self> {
         let storage = Self {
             mounts: ArcSwap::default(),
+            unlisted: Mutex::default(),
             file_systems: Mutex::default(),
             limit: (!limit.is_zero()).then_some(limit),
             open_files: Arc::default(),
@@ -94,15 +98,45 @@ impl Storage {
     }
 
     /// What a mount belongs to, and whether a walk to it from the mount `from` may be kept waiting.
-    pub(crate) fn of_mount(&self, id: u64, from: u64) -> (Arc<FileSystem>, bool) {
+    ///
+    /// A mount that the table leaves out, like that of the root of a chroot, is asked for by a `file` in
+    /// it, once; without one, as on an event loop, it counts as remote until then.
+    pub(crate) fn of_mount(
+        &self,
+        id: u64,
+        from: u64,
+        file: Option<BorrowedFd<'_>>,
+    ) -> (Arc<FileSystem>, bool) {
         let mut mounts = self.mounts.load();
-        if mounts.device(id).is_none() && !mounts.is_empty() {
-            // Mounted just now.
+        let is_known = |mounts: &MountTable| mounts.device(id).is_some() || mounts.is_empty();
+        if !is_known(&mounts) && !self.unlisted().contains_key(&id) {
+            // Mounted just now?
             self.read_mounts();
             mounts = self.mounts.load();
+            if let Some(file) = file.filter(|_| !is_known(&mounts)) {
+                let kind = rustix::fs::fstatfs(file).map(|stat| stat.f_type as u64);
+                let is_local = kind.is_ok_and(is_local_kind);
+                self.unlisted().insert(id, !is_local);
+            }
         }
-        let is_remote = !mounts.is_empty() && mounts.is_remote(id, from);
-        (self.file_system(mounts.device(id)), is_remote)
+        let file_system = self.file_system(mounts.device(id));
+        (file_system, self.is_remote(id, from))
+    }
+
+    /// Whether a walk to the mount `id` from the mount `from` may be kept waiting, as far as is known.
+    pub(crate) fn is_remote(&self, id: u64, from: u64) -> bool {
+        let mounts = self.mounts.load();
+        if mounts.is_empty() {
+            return false;
+        }
+        match mounts.device(id) {
+            Some(_) => mounts.is_remote(id, from),
+            None => self.unlisted().get(&id).copied().unwrap_or(true),
+        }
+    }
+
+    fn unlisted(&self) -> MutexGuard<'_, HashMap<u64, bool>> {
+        self.unlisted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What a path seems to lead to, links aside.
@@ -195,6 +229,8 @@ fn watch_while_there(site: &Weak<Site>) {
         let Some(site) = site.upgrade() else { return };
         if changed {
             site.storage.read_mounts();
+            // Numbers of mounts are used again.
+            site.storage.unlisted().clear();
             site.root.classify();
         }
         if !site.storage.mounts().has_remote() {

@@ -157,3 +157,17 @@ fn no_precompressed_sends_files_as_they_are() {
     assert_eq!(answer.field("Vary"), None);
     assert_eq!(answer.field("Content-Encoding"), None);
 }
+
+#[test]
+fn a_sibling_that_cannot_be_read_is_as_good_as_none() {
+    let files = Files::with(&[("x", b"plain")]);
+    // Nothing is mapped at its beginning: to read that is an I/O error.
+    files.symlink("/proc/self/mem", "x.br");
+    let server = Server::of(files.root(), &["--symlinks", "anywhere"]);
+    let mut client = server.connect();
+    for _ in 0..2 {
+        let answer = client.get_with("/x", &[("Accept-Encoding", "br")]);
+        answer.assert_status(200).assert_body(b"plain");
+        assert_eq!(answer.field("Content-Encoding"), None);
+    }
+}

@@ -4,12 +4,15 @@
 //! Each case is tried with files that have rested, which the server keeps, and with files that
 //! change all the time, which share clock ticks.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::support::files::{make_old, settle};
-use crate::support::{Client, EndsOnDrop, Files, Server, pattern};
+use crate::support::{
+    Client, EndsOnDrop, Files, Serve, Server, has_program, is_root, pattern, skip,
+};
 
 /// One that is kept in memory and one of which only the descriptor is kept.
 const SIZES: [usize; 2] = [1000, 100_000];
@@ -565,4 +568,45 @@ fn an_index_in_another_directory_is_watched_there() {
     assert_eq!(compressed(&mut client, "/dir/"), b"first");
     files.write("dir/sub/i.html.br", "br");
     assert_eq!(compressed(&mut client, "/dir/"), b"br");
+}
+
+/// Makes a root of its own of what a program needs, on a mount that its table will not list.
+const CHROOT: &str = r#"
+jail=$1; shift
+for dir in bin lib lib64 usr proc; do
+    if [ -L "/$dir" ]; then cp -P "/$dir" "$jail/$dir"
+    elif [ -d "/$dir" ]; then mkdir "$jail/$dir" && mount --rbind "/$dir" "$jail/$dir" || exit
+    fi
+done
+mkdir -p "$jail${1%/*}" && cp "$1" "$jail$1" && exec chroot "$jail" "$@"
+"#;
+
+#[test]
+fn a_local_file_is_as_fresh_in_a_chroot() {
+    let name = "a_local_file_is_as_fresh_in_a_chroot";
+    if !is_root()
+        || !["unshare", "mount", "chroot"]
+            .iter()
+            .all(|p| has_program(p))
+    {
+        skip!(name, "it takes root, unshare, mount and chroot");
+    }
+    let files = Files::with(&[("www/a", b"old")]);
+    let jail = files.root().as_os_str();
+    let unshare = ["unshare", "--mount", "--propagation", "private"];
+    let script = ["sh", "-c", CHROOT, "chroot"];
+    let words = unshare.into_iter().chain(script).map(OsStr::new);
+    let server = Serve::new("/www")
+        .under(words.chain([jail]))
+        .args(["--remote-freshness", "60s"]);
+    let server = match server.try_start() {
+        Ok(server) => server,
+        Err(refusal) => skip!(name, "{}", refusal.stderr),
+    };
+    let mut client = server.connect();
+    for _ in 0..3 {
+        client.get("/a").assert_status(200).assert_body(b"old");
+    }
+    files.edit("www/a", "other");
+    client.get("/a").assert_status(200).assert_body(b"other");
 }

@@ -357,3 +357,60 @@ fn the_duration_in_the_log_includes_the_wait_for_a_file_system() {
         assert!(duration_us >= 700_000, "{line}");
     }
 }
+
+#[test]
+fn look_ups_end_with_those_who_asked_for_them() {
+    let name = "look_ups_end_with_those_who_asked_for_them";
+    let (files, far) = with_far!(name, &[("small", b"far")]);
+    let server = on(files.root(), &["--storage-timeout", "0"]);
+    server.connect().get("/far/small").assert_status(200);
+    far.hang();
+    let waiting: Vec<_> = (0..300)
+        .map(|n| ask(&server, &format!("/far/none{n}")))
+        .collect();
+    std::thread::sleep(Duration::from_millis(500));
+    for client in waiting {
+        client.reset();
+    }
+    assert_prompt(&server);
+    std::thread::sleep(Duration::from_millis(500));
+    let before = far.asked(Ask::LookUp);
+    far.resume();
+    eventually("an answer", || {
+        server.connect().get("/far/small").status == 200
+    });
+    // Each thread may have begun one more.
+    let asked = far.asked(Ask::LookUp) - before;
+    assert!(asked < 100, "{asked} look-ups that nobody waited for");
+}
+
+#[test]
+fn a_link_that_is_refused_is_not_looked_through() {
+    let name = "a_link_that_is_refused_is_not_looked_through";
+    let files = Files::with(&[("hot", b"hot"), ("large", &pattern(300_000)), ("x", b"x")]);
+    let point = files.outside().join("far");
+    let far = match Fuse::mount(&point, &[("small", b"far")]) {
+        Ok(far) => far,
+        Err(why) => skip!(name, "{why}"),
+    };
+    files.symlink(point.join("small"), "x.br");
+    for policy in ["inside", "never"] {
+        let server = on(
+            files.root(),
+            &["--symlinks", policy, "--storage-timeout", "2"],
+        );
+        let coded = [("Accept-Encoding", "br")];
+        for _ in 0..3 {
+            let answer = server.connect().get_with("/x", &coded);
+            answer.assert_status(200).assert_body(b"x");
+        }
+        far.hang();
+        std::thread::sleep(Duration::from_millis(1100));
+        let mut client = server.connect();
+        client.ask("GET", "/x", &coded);
+        std::thread::sleep(Duration::from_millis(100));
+        assert_prompt(&server);
+        client.answer();
+        far.resume();
+    }
+}
