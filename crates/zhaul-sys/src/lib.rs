@@ -16,6 +16,7 @@ pub mod hugetlb;
 pub mod if_nameindex;
 #[cfg(feature = "io-uring")]
 pub mod io_uring;
+pub mod kcmp;
 pub mod lease;
 pub mod mmap;
 pub mod msg_zerocopy;

@@ -5,7 +5,7 @@
 mod common;
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{Read, Seek, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -22,6 +22,11 @@ use zhaul::{CancelToken, Cause, Progress, Route, Stability, relay, transfer};
 const LONG: usize = 24 << 20;
 /// Much more than any stop takes.
 const NEVER: Duration = Duration::from_secs(20);
+/// Long enough for what comes at once.
+const A_WHILE: rustix::event::Timespec = rustix::event::Timespec {
+    tv_sec: 10,
+    tv_nsec: 0,
+};
 
 fn tcp_pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -180,6 +185,113 @@ fn a_transfer_that_nothing_can_stop_leaves_timeouts_alone() {
     assert_eq!(socket_timeout(&near, Timeout::Send).unwrap(), None);
     near.shutdown(Shutdown::Write).unwrap();
     assert_eq!(reader.join().unwrap().unwrap(), LONG);
+}
+
+#[test]
+fn a_socket_has_its_timeout_back_after_the_last_of_several_transfers() {
+    let file = TestFile::with(&pattern(LONG));
+    for own in [None, Some(NEVER)] {
+        let (near, _far) = UnixStream::pair().unwrap();
+        set_socket_timeout(&near, Timeout::Send, own).unwrap();
+        let (first, second) = (CancelToken::new(), CancelToken::new());
+        let send = |token| transfer(file.open(), &near).cancel(token).run();
+        let timeout = || socket_timeout(&near, Timeout::Send).unwrap();
+        let is_short = || timeout().is_some_and(|timeout| timeout < NEVER);
+        std::thread::scope(|scope| {
+            let one = scope.spawn(|| send(&first));
+            wait_until("the first has shortened it", is_short);
+            let other = scope.spawn(|| send(&second));
+            // Should it come later than this, the test passes for nothing.
+            std::thread::sleep(Duration::from_millis(100));
+            first.cancel();
+            assert_eq!(one.join().unwrap().unwrap_err().cause, Cause::Cancelled);
+            assert!(is_short(), "the other one still needs it");
+            second.cancel();
+            assert_eq!(other.join().unwrap().unwrap_err().cause, Cause::Cancelled);
+        });
+        assert_eq!(timeout(), own);
+    }
+}
+
+/// The master of a new pseudoterminal, and its terminal, which passes on what it is given.
+fn pseudoterminal() -> Option<(OwnedFd, File)> {
+    use rustix::{pty, termios};
+    let flags = pty::OpenptFlags::RDWR | pty::OpenptFlags::NOCTTY | pty::OpenptFlags::CLOEXEC;
+    let master = pty::openpt(flags).ok()?;
+    pty::unlockpt(&master).ok()?;
+    let name = pty::ptsname(&master, Vec::new()).ok()?;
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let terminal = rustix::fs::open(name.as_c_str(), flags, rustix::fs::Mode::empty()).ok()?;
+    let mut attributes = termios::tcgetattr(&terminal).unwrap();
+    attributes.make_raw();
+    termios::tcsetattr(&terminal, termios::OptionalActions::Now, &attributes).unwrap();
+    Some((master, terminal.into()))
+}
+
+#[test]
+fn what_can_be_stopped_goes_through_the_pseudoterminal_that_was_given() {
+    let Some((master, mut terminal)) = pseudoterminal() else {
+        return println!("SKIP pseudoterminals: there are none");
+    };
+    let said = TestFile::with(b"to the terminal");
+    let sent = transfer(said.open(), &master).deadline(NEVER).run();
+    assert_eq!(sent.unwrap().moved, 15);
+    let mut received = [0; 15];
+    let far = rustix::event::PollFd::new(&terminal, rustix::event::PollFlags::IN);
+    assert_eq!(rustix::event::poll(&mut [far], Some(&A_WHILE)).unwrap(), 1);
+    terminal.read_exact(&mut received).unwrap();
+    assert_eq!(&received, b"to the terminal");
+
+    terminal.write_all(b"from there").unwrap();
+    let mut out = tempfile::tempfile().unwrap();
+    let taken = transfer(&master, &out).length(10).deadline(NEVER).run();
+    assert_eq!(taken.unwrap().moved, 10);
+    let mut received = Vec::new();
+    out.rewind().unwrap();
+    out.read_to_end(&mut received).unwrap();
+    assert_eq!(received, b"from there");
+    assert!(!is_nonblocking(&master), "as it was");
+}
+
+/// Masters share an inode.
+#[tokio::test]
+async fn each_of_several_descriptions_of_one_inode_is_left_as_it_was() {
+    let (Some((blocking, _a)), Some((other, _b))) = (pseudoterminal(), pseudoterminal()) else {
+        return println!("SKIP pseudoterminals: there are none");
+    };
+    let attach = |fd: &OwnedFd| Attached::new(fd.try_clone().unwrap()).unwrap();
+    rustix::io::ioctl_fionbio(&other, true).unwrap();
+    for order in [[0, 1, 2], [2, 1, 0], [1, 0, 2]] {
+        let fds = [&blocking, &other, &blocking];
+        let mut attached = fds.map(|fd| Some(attach(fd)));
+        for (count, index) in order.into_iter().enumerate() {
+            assert!(is_nonblocking(&blocking) && is_nonblocking(&other));
+            attached[index] = None;
+            let is_left = order[count + 1..].iter().any(|&index| index != 1);
+            assert_eq!(is_nonblocking(&blocking), is_left, "{order:?}");
+        }
+        assert!(is_nonblocking(&other));
+    }
+}
+
+#[tokio::test]
+async fn a_transfer_keeps_the_mode_that_another_user_of_its_socket_has_set() {
+    let file = TestFile::with(&pattern(LONG));
+    let (near, mut far) = UnixStream::pair().unwrap();
+    let attached = Attached::new(near.try_clone().unwrap().into()).unwrap();
+    let (token, progress) = (CancelToken::new(), Progress::new());
+    std::thread::scope(|scope| {
+        let haul = transfer(file.open(), &near).cancel(&token);
+        let sending = scope.spawn(|| haul.progress(&progress).run());
+        wait_until("the socket is full", || progress.moved() > 0);
+        drop(attached);
+        assert!(is_nonblocking(&near), "the transfer still needs it");
+        far.read_exact(&mut vec![0; 1 << 20]).unwrap();
+        token.cancel();
+        let error = sending.join().unwrap().unwrap_err();
+        assert_eq!(error.cause, Cause::Cancelled);
+    });
+    assert!(!is_nonblocking(&near));
 }
 
 #[test]
