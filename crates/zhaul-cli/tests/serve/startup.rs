@@ -420,10 +420,17 @@ fn several_addresses_are_announced_and_served() {
 fn an_address_that_is_named_twice_is_blamed_on_the_command_line() {
     let files = Files::new();
     let path = format!("unix:{}", files.outside().join("s").display());
+    // One that an ordinary user may have.
+    let port = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let (one, every) = (format!("127.0.0.1:{port}"), format!("0.0.0.0:{port}"));
     for (listen, expected) in [
-        (["127.0.0.1:1", "127.0.0.1:1"], "named twice"),
+        ([&one, &one], "named twice"),
         ([&path, &path], "named twice"),
-        (["127.0.0.1:1", "0.0.0.0:1"], "leave one out"),
+        ([&one, &every], "leave one out"),
     ] {
         let refusal = Serve::new(files.root()).listen(listen).try_start();
         let refusal = refusal.err().expect("it cannot be had twice");
