@@ -126,7 +126,7 @@ pub enum PipeId {
 ///
 /// What is known from looking at a process may turn out to be wrong: by the time of the look, the
 /// descriptor had been closed and its number used again. So each look stands until a close of its
-/// descriptor is met that happened before it; see [`closed`](Self::closed).
+/// descriptor is met that happened before it.
 #[derive(Debug, Default)]
 pub struct Object {
     kind: Cell<Kind>,

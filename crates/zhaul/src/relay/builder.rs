@@ -213,7 +213,7 @@ impl<A: AsyncEnd + Sync, B: AsyncEnd + Sync> RelayBuilder<'_, A, B> {
 impl<A: ByteStream, B: ByteStream> RelayBuilder<'_, A, B> {
     /// Relays between two streams that are no descriptors, such as TLS sessions, on this task.
     ///
-    /// Everything is copied: [`RelayStats`](super::RelayStats) say that nothing was spliced, and
+    /// Everything is copied: [`Stats`](super::Stats) say that nothing was spliced, and
     /// [`RelayProgress::route`] says [`Route::ReadWrite`](crate::Route::ReadWrite) throughout.
     /// Limits, timeouts and the ways to end are those of all relays, but for these:
     ///
