@@ -87,19 +87,10 @@ const ONE_PACKET_BYTES: usize = 1000;
 
 /// Sends the payload over a connection whose packets go out by `interface`: what the completions
 /// said, and what was seen meanwhile.
-fn send_over(ends: (TcpStream, TcpStream), interface: &str) -> (Completed, Seen) {
-    send_in_calls_over(ends, interface, PAYLOAD_BYTES, CHUNK_BYTES)
-}
-
-fn send_in_calls_over(
-    (near, far): (TcpStream, TcpStream),
-    interface: &str,
-    bytes: usize,
-    call_bytes: usize,
-) -> (Completed, Seen) {
-    let bytes: &'static [u8] = payload(bytes).leak();
+fn send_over((near, far): (TcpStream, TcpStream), interface: &str) -> (Completed, Seen) {
+    let bytes: &'static [u8] = payload(PAYLOAD_BYTES).leak();
     let received = collect(far);
-    let (seen, completed) = watch(interface, || send_in_place(&near, bytes, call_bytes));
+    let (seen, completed) = watch(interface, || send_in_place(&near, bytes, CHUNK_BYTES));
     drop(near);
     assert_same(&received.join().unwrap(), bytes);
     (completed, seen)
@@ -133,15 +124,21 @@ fn nothing_is_copied_over(device: Device) {
     assert_eq!(copied.unsized_buffers, 0);
 }
 
-/// A call's bytes share no packet with those of another, so each call here is one packet, which is
-/// made linear in front of the device.
+/// Each call waits for the one before, with which it would share a packet and a completion; so each
+/// is one packet, which is made linear in front of the device.
 fn a_packet_for_a_device_that_cannot_gather_is_completed_as_copied() {
     let (near, far) = roomy_connection(Device::Plain);
-    near.set_nodelay(true).unwrap();
-    let bytes = 64 * ONE_PACKET_BYTES;
-    let ends = (near, far);
-    let (completed, seen) = send_in_calls_over(ends, Device::Plain.near(), bytes, ONE_PACKET_BYTES);
-    assert_eq!((completed.calls, completed.copied), (64, 64));
+    let bytes: &'static [u8] = payload(32 * ONE_PACKET_BYTES).leak();
+    let received = collect(far);
+    let (seen, completed) = watch(Device::Plain.near(), || {
+        let packets = bytes.chunks(ONE_PACKET_BYTES);
+        let sent = packets.map(|packet| send_in_place(&near, packet, ONE_PACKET_BYTES));
+        sent.collect::<Vec<_>>()
+    });
+    drop(near);
+    assert_same(&received.join().unwrap(), bytes);
+    let copied = |completed: &Completed| (completed.calls, completed.copied) == (1, 1);
+    assert!(completed.iter().all(copied), "{completed:?}");
     assert!(seen.packets.iter().all(|packet| packet.data_len == 0));
 }
 
