@@ -78,6 +78,7 @@ struct Load {
 pub(crate) struct Admission {
     door: Arc<Door>,
     address: Cell<Option<IpAddr>>,
+    forfeited: Cell<bool>,
     worker: usize,
     pub(crate) terms: Terms,
 }
@@ -189,6 +190,7 @@ impl Door {
         Ok(Admission {
             door: Arc::clone(self),
             address: Cell::new(address),
+            forfeited: Cell::new(false),
             worker,
             terms,
         })
@@ -217,6 +219,7 @@ impl Admission {
     /// The connection is refused: until it is closed it takes a descriptor, but its address is not to
     /// blame for it.
     pub(crate) fn forfeit(&self) {
+        self.forfeited.set(true);
         let Some(address) = self.address.take() else {
             return;
         };
@@ -227,6 +230,10 @@ impl Admission {
                 by_address.remove(&address);
             }
         }
+    }
+
+    pub(crate) fn is_forfeited(&self) -> bool {
+        self.forfeited.get()
     }
 
     /// Says that a large answer is under way on this connection, until the result is dropped.

@@ -79,7 +79,11 @@ impl Worker {
                 // What it still said is thrown away, or the close would be a reset.
                 self.linger(&connection);
             }
-            if !connection.is_undelivered() && !connection.stream.has_unread() {
+            // Whoever was refused was told so in a few hundred bytes, which the kernel delivers all the
+            // same. To wait until they are acknowledged, as late as delayed acknowledgements are, would
+            // give a crowd that is refused every place.
+            let is_owed = !connection.is_refused() && connection.is_undelivered();
+            if !is_owed && !connection.stream.has_unread() {
                 self.remove(key);
                 closed += 1;
             }

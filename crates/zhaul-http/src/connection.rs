@@ -177,6 +177,11 @@ impl Connection {
         self.admission.forfeit();
     }
 
+    /// Whether all it was told is that it is refused.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.admission.is_forfeited()
+    }
+
     /// Whether a task attends to it.
     pub(crate) fn has_task(&self) -> bool {
         self.task.borrow().is_some()
