@@ -94,6 +94,9 @@ pub struct Ask {
     /// With [`Stability::Leased`] and pages sent in place: do not finish before they are
     /// acknowledged, so that the lease may be dropped as soon as the transfer is done.
     pub await_release: bool,
+    /// More is certain to be sent at once behind the last byte of an exact length, so that a copy
+    /// of it may be held back to share a segment with that (`MSG_MORE`).
+    pub more_follows: bool,
 }
 
 /// 1 MiB: large enough that a version check and a residency probe vanish in the cost of moving
@@ -122,6 +125,7 @@ impl Default for Ask {
             one_version: false,
             ctime_is_edit: false,
             await_release: true,
+            more_follows: false,
         }
     }
 }

@@ -106,10 +106,7 @@ impl TransferError {
 
     /// The error number, if a system call failed.
     pub const fn errno(&self) -> Option<Errno> {
-        match self.cause {
-            Cause::Io { errno, .. } => Some(errno),
-            _ => None,
-        }
+        self.cause.errno()
     }
 
     /// The end that it is about, as far as that can be told. A call that touches both ends says so
@@ -134,16 +131,56 @@ impl TransferError {
 
     /// True if the other side of the sink went away: reset, closed, timed out or unreachable.
     pub const fn is_disconnect(&self) -> bool {
-        match self.cause {
-            Cause::Io { operation, errno } => {
+        self.cause.is_disconnect()
+    }
+}
+
+impl Cause {
+    /// The error number, if a system call failed.
+    pub const fn errno(&self) -> Option<Errno> {
+        match *self {
+            Self::Io { errno, .. } => Some(errno),
+            _ => None,
+        }
+    }
+
+    /// True if the other side of the sink went away: reset, closed, timed out or unreachable.
+    pub const fn is_disconnect(&self) -> bool {
+        match *self {
+            Self::Io { operation, errno } => {
                 let is_about_the_sink = matches!(
                     operation,
-                    Operation::Write | Operation::Sendfile | Operation::Splice | Operation::Wait
+                    Operation::Write
+                        | Operation::SendZeroCopy
+                        | Operation::Sendfile
+                        | Operation::Splice
+                        | Operation::Wait
                 );
                 is_about_the_sink && errno.is_disconnect()
             }
             _ => false,
         }
+    }
+
+    /// The error that it is to callers who deal in [`std::io::Error`]; what is not an error number
+    /// keeps the whole account as its inner error.
+    pub(crate) fn into_io_error<E>(self, account: E) -> std::io::Error
+    where
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        use std::io::ErrorKind;
+        let kind = match self {
+            Self::Io { errno, .. } => return errno.into(),
+            Self::Truncated { .. } | Self::SourceEnded => ErrorKind::UnexpectedEof,
+            Self::Changed | Self::LeaseBroken => ErrorKind::ResourceBusy,
+            Self::SinkStalled => ErrorKind::WriteZero,
+            // Not Interrupted, which the standard library takes for EINTR and tries again.
+            Self::Cancelled => ErrorKind::Other,
+            Self::DeadlineExceeded => ErrorKind::TimedOut,
+            Self::RouteRefused { .. } => ErrorKind::Unsupported,
+            Self::Refused { .. } | Self::SameFile => ErrorKind::InvalidInput,
+        };
+        std::io::Error::new(kind, account)
     }
 }
 
@@ -192,18 +229,6 @@ impl std::error::Error for TransferError {
 /// inner error is the whole account.
 impl From<TransferError> for std::io::Error {
     fn from(error: TransferError) -> Self {
-        use std::io::ErrorKind;
-        let kind = match error.cause {
-            Cause::Io { errno, .. } => return errno.into(),
-            Cause::Truncated { .. } | Cause::SourceEnded => ErrorKind::UnexpectedEof,
-            Cause::Changed | Cause::LeaseBroken => ErrorKind::ResourceBusy,
-            Cause::SinkStalled => ErrorKind::WriteZero,
-            // Not Interrupted, which the standard library takes for EINTR and tries again.
-            Cause::Cancelled => ErrorKind::Other,
-            Cause::DeadlineExceeded => ErrorKind::TimedOut,
-            Cause::RouteRefused { .. } => ErrorKind::Unsupported,
-            Cause::Refused { .. } | Cause::SameFile => ErrorKind::InvalidInput,
-        };
-        Self::new(kind, error)
+        error.cause.into_io_error(error)
     }
 }

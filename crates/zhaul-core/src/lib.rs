@@ -6,7 +6,8 @@
 //! route: it names one system call at a time ([`Step::Submit`]), is told what the call returned
 //! ([`Transfer::complete`]), and accounts for every byte.
 //!
-//! A [`relay::RelayMachine`] does the same for two streams between two sockets, in both directions.
+//! A [`relay::RelayMachine`] does the same for two streams between two sockets, in both directions,
+//! and an [`outbound::Outbound`] for an aggregate of memory and files on its way into a socket.
 //!
 //! Nothing here opens a descriptor, reads a clock, allocates per chunk or blocks, so one state
 //! machine serves blocking, tokio and completion-based drivers, and tests drive it with scripted
@@ -22,15 +23,18 @@ mod cost;
 mod errno;
 mod error;
 mod facts;
+mod limits;
 mod op;
 mod plan;
 mod rate;
 mod refusal;
 mod route;
 mod summary;
+mod throttle;
 mod transfer;
 mod version;
 
+pub mod outbound;
 pub mod relay;
 
 pub use ask::{Ask, DEFAULT_BUDGET_BYTES, DEFAULT_CHUNK_BYTES, Length, Stability};

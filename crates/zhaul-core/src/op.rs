@@ -177,6 +177,8 @@ pub enum Operation {
     Read,
     /// `write(2)`, `pwrite(2)` or `send(2)`.
     Write,
+    /// `sendmsg(2)` with MSG_ZEROCOPY.
+    SendZeroCopy,
     /// `mmap(2)`.
     Map,
     /// `sendfile(2)`.
@@ -212,7 +214,9 @@ impl Operation {
             | Self::Seek
             | Self::Populate
             | Self::ExamineSource => Some(End::Source),
-            Self::Write | Self::PunchHole | Self::ExamineSink => Some(End::Sink),
+            Self::Write | Self::SendZeroCopy | Self::PunchHole | Self::ExamineSink => {
+                Some(End::Sink)
+            }
             Self::Sendfile | Self::Splice | Self::CopyFileRange | Self::Wait => None,
         }
     }
@@ -224,6 +228,7 @@ impl fmt::Display for Operation {
             Self::Stat => "fstat of the source",
             Self::Read => "read from the source",
             Self::Write => "write to the sink",
+            Self::SendZeroCopy => "send with MSG_ZEROCOPY",
             Self::Map => "mmap of the source",
             Self::Sendfile => "sendfile",
             Self::Splice => "splice",

@@ -79,6 +79,9 @@ pub enum Why {
     /// have more; some file systems do so although a read delivers (size 0 in procfs), so a read has
     /// the last word.
     EndUnconfirmed,
+    /// The kernel copied what it was asked to send from the pages of memory
+    /// (`SO_EE_CODE_ZEROCOPY_COPIED`): a loopback or virtual device, or one that does not gather.
+    CopiedAfterAll,
 }
 
 impl fmt::Display for Why {
@@ -88,6 +91,7 @@ impl fmt::Display for Why {
             Self::PipePoolExhausted => f.write_str("no pipe to be had"),
             Self::PipeAgain => f.write_str("there is a pipe again"),
             Self::EndUnconfirmed => f.write_str("an end that a read is to confirm"),
+            Self::CopiedAfterAll => f.write_str("the kernel copied after all"),
         }
     }
 }

@@ -31,7 +31,6 @@ mod sendfile;
 mod settle;
 mod sparse;
 mod splice;
-mod throttle;
 
 use std::time::Duration;
 
@@ -97,7 +96,7 @@ pub enum Stop {
 }
 
 impl Stop {
-    const fn cause(self) -> Cause {
+    pub(crate) const fn cause(self) -> Cause {
         match self {
             Self::Cancelled => Cause::Cancelled,
             Self::Deadline => Cause::DeadlineExceeded,
@@ -186,7 +185,7 @@ impl Transfer {
         if matches!(self.release, Release::Awaited(_)) {
             return Step::AwaitRelease;
         }
-        if self.stop.is_none() && self.ledger.is_budget_spent() {
+        if self.stop.is_none() && self.ledger.limits.is_budget_spent() {
             self.rest();
             return Step::Yield;
         }
@@ -245,7 +244,7 @@ impl Transfer {
         {
             return Some(self.submit(op));
         }
-        let until = self.ledger.pause_until()?;
+        let until = self.ledger.limits.pause_until()?;
         self.rest();
         Some(Step::Pause { until })
     }
@@ -270,7 +269,7 @@ impl Transfer {
     }
 
     fn rest(&mut self) {
-        self.ledger.rest();
+        self.ledger.limits.rest();
         self.guard.time_passed();
     }
 
@@ -286,7 +285,7 @@ impl Transfer {
             "only the submitted operation is reported"
         );
         self.pending = None;
-        self.ledger.calls += 1;
+        self.ledger.count_call();
         self.guard.time_passed();
         if self.retries_splice && !op.is_about_holes() {
             // There was a pipe.
@@ -314,7 +313,7 @@ impl Transfer {
     pub fn observed(&mut self, version: Result<Version, Errno>) {
         debug_assert_eq!(self.pending, Some(Op::Stat), "a stat was submitted");
         self.pending = None;
-        self.ledger.calls += 1;
+        self.ledger.count_call();
         let version = match version {
             Ok(version) => version,
             Err(errno) => {
@@ -372,7 +371,7 @@ impl Transfer {
     /// Tells the time since the transfer began, for the throttle and the deadline. Needed only
     /// if the [`Ask`] has one of them. A deadline that has passed [stops](Self::stop) it.
     pub fn tick(&mut self, now: Duration) {
-        self.ledger.tick(now);
+        self.ledger.limits.tick(now);
         if self.deadline.is_some_and(|deadline| now >= deadline) {
             self.stop(Stop::Deadline);
         }

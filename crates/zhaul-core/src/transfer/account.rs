@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::error::{Cause, TransferError};
+use crate::limits::Limits;
 use crate::plan::Plan;
 use crate::route::Route;
 use crate::summary::{Ending, RouteChange, Summary};
@@ -85,6 +86,11 @@ impl Transfer {
             grew: self.guard.grew,
             holes: self.ledger.holes,
         }
+    }
+
+    /// Goes on with another account of budget and rate, and gives its own.
+    pub(crate) const fn exchange_limits(&mut self, limits: &mut Limits) {
+        std::mem::swap(&mut self.ledger.limits, limits);
     }
 
     pub(super) fn is_in_place(&self) -> bool {

@@ -1,11 +1,8 @@
 //! The account of a transfer: what was taken, what was delivered, what may be taken next.
 
-use std::time::Duration;
-
 use crate::ask::{Ask, Length, MAX_OFFSET};
 use crate::facts::{SinkFacts, SourceFacts, SourceKind};
-
-use super::throttle::Throttle;
+use crate::limits::Limits;
 
 #[derive(Debug)]
 pub(super) struct Ledger {
@@ -30,15 +27,13 @@ pub(super) struct Ledger {
     data_left: Option<u64>,
     /// Bytes of holes, which were not moved but count.
     pub(super) holes: u64,
-    budget_bytes: u64,
-    budget_left: u64,
-    calls_at_rest: u64,
-    throttle: Option<Box<Throttle>>,
+    /// More is certain to follow the last byte.
+    more_follows: bool,
+    pub(super) limits: Limits,
 }
 
 impl Ledger {
     pub(super) fn new(source: &SourceFacts, sink: &SinkFacts, ask: &Ask) -> Self {
-        let budget_bytes = ask.budget_bytes.max(1) as u64;
         Self {
             source_is_seekable: source.seekable,
             source_is_file: source.kind.is_page_cache(),
@@ -59,10 +54,8 @@ impl Ledger {
             chunk_left: 0,
             data_left: None,
             holes: 0,
-            budget_bytes,
-            budget_left: budget_bytes,
-            calls_at_rest: 0,
-            throttle: ask.throttle.map(|rate| Box::new(Throttle::new(rate))),
+            more_follows: ask.more_follows,
+            limits: Limits::of(ask),
         }
     }
 
@@ -126,20 +119,22 @@ impl Ledger {
         if let Some(data) = self.data_left.filter(|&data| data > 0) {
             len = len.min(data);
         }
-        if let Some(throttle) = &self.throttle {
-            len = len.min(throttle.quantum_bytes());
-        }
+        len = len.min(self.limits.quantum_bytes().unwrap_or(u64::MAX));
         usize::try_from(len).unwrap_or(usize::MAX)
     }
 
     /// True if more bytes are certain to follow the next `len` at once: only a file has them
     /// ready, and only within a chunk (the next one may have to come from the disk first), and only
     /// if the caller said how many, and no throttle spreads them out. A cork on anything less
-    /// certain stalls the receiver for up to 200 ms. Only sockets know the flag.
+    /// certain stalls the receiver for up to 200 ms. What follows the last byte is the caller's to
+    /// say. Only sockets know the flag.
     pub(super) fn is_more_certain_after(&self, len: u64) -> bool {
         let in_chunk = self.chunk_left + self.in_transit() > len;
-        let left = in_chunk && self.limit.is_some_and(|limit| limit - self.moved > len);
-        left && self.source_is_file && self.sink_is_socket && self.throttle.is_none()
+        let left = self.limit.is_some_and(|limit| {
+            let left = limit - self.moved;
+            in_chunk && left > len || self.more_follows && left == len
+        });
+        left && self.source_is_file && self.sink_is_socket && !self.limits.is_throttled()
     }
 
     /// Bytes left the source and are on their way.
@@ -148,16 +143,14 @@ impl Ledger {
         self.taken += bytes;
         self.chunk_left = self.chunk_left.saturating_sub(bytes);
         self.data_left = self.data_left.map(|data| data.saturating_sub(bytes));
-        if let Some(throttle) = &mut self.throttle {
-            throttle.take(bytes);
-        }
+        self.limits.take(bytes);
     }
 
     /// Bytes that were on their way reached the sink.
     pub(super) fn deliver(&mut self, bytes: usize) {
         let bytes = bytes as u64;
         self.moved += bytes;
-        self.budget_left = self.budget_left.saturating_sub(bytes);
+        self.limits.deliver(bytes);
         debug_assert!(
             self.moved <= self.taken,
             "nothing is delivered that was not taken"
@@ -198,31 +191,12 @@ impl Ledger {
         self.chunk_left = self.chunk_bytes - self.offset() % self.chunk_bytes;
     }
 
-    pub(super) const fn is_budget_spent(&self) -> bool {
-        self.budget_left == 0 || self.calls - self.calls_at_rest >= MAX_CALLS_WITHOUT_REST
-    }
-
-    /// Others had their turn.
-    pub(super) const fn rest(&mut self) {
-        self.budget_left = self.budget_bytes;
-        self.calls_at_rest = self.calls;
-    }
-
-    pub(super) fn tick(&mut self, now: Duration) {
-        if let Some(throttle) = &mut self.throttle {
-            throttle.tick(now);
-        }
-    }
-
-    pub(super) fn pause_until(&self) -> Option<Duration> {
-        self.throttle
-            .as_ref()
-            .and_then(|throttle| throttle.pause_until())
+    /// A system call was reported.
+    pub(super) const fn count_call(&mut self) {
+        self.calls += 1;
+        self.limits.count_call();
     }
 }
 
 /// `splice(2)` refuses more than this in one call with EINVAL; sendfile stops at 0x7ffff000.
 const MAX_CALL_BYTES: u64 = 1 << 30;
-
-/// A source that trickles (one-byte segments) must not hold a thread by never spending its bytes.
-const MAX_CALLS_WITHOUT_REST: u64 = 128;

@@ -101,7 +101,10 @@ impl Transfer {
             Some(route) => self.change_route(route, why),
             None => self.end(match why {
                 Why::Refused { operation, errno } => Cause::Io { operation, errno },
-                Why::PipePoolExhausted | Why::PipeAgain | Why::EndUnconfirmed => Cause::Io {
+                Why::PipePoolExhausted
+                | Why::PipeAgain
+                | Why::EndUnconfirmed
+                | Why::CopiedAfterAll => Cause::Io {
                     operation: Operation::Splice,
                     errno: Errno::EMFILE,
                 },

@@ -9,14 +9,14 @@ use std::time::Duration;
 use crate::rate::Rate;
 
 #[derive(Debug)]
-pub(super) struct Throttle {
+pub(crate) struct Throttle {
     rate: Rate,
     now: Duration,
     paid_at: Duration,
 }
 
 impl Throttle {
-    pub(super) const fn new(bytes_per_second: NonZeroU64) -> Self {
+    pub(crate) const fn new(bytes_per_second: NonZeroU64) -> Self {
         Self {
             rate: Rate::new(bytes_per_second),
             now: Duration::ZERO,
@@ -24,21 +24,21 @@ impl Throttle {
         }
     }
 
-    pub(super) fn tick(&mut self, now: Duration) {
+    pub(crate) fn tick(&mut self, now: Duration) {
         self.now = self.now.max(now);
     }
 
     /// Largest amount to take at once: what the rate gives in a tenth of a second, so that the
     /// sink sees a stream and not bursts.
-    pub(super) fn quantum_bytes(&self) -> u64 {
+    pub(crate) fn quantum_bytes(&self) -> u64 {
         self.rate.bytes_in(QUANTUM).max(1)
     }
 
-    pub(super) fn pause_until(&self) -> Option<Duration> {
+    pub(crate) fn pause_until(&self) -> Option<Duration> {
         (self.paid_at > self.now).then_some(self.paid_at)
     }
 
-    pub(super) fn take(&mut self, bytes: u64) {
+    pub(crate) fn take(&mut self, bytes: u64) {
         let price = self.rate.price(bytes);
         self.paid_at = self.paid_at.max(self.now).saturating_add(price);
     }

@@ -1,0 +1,88 @@
+//! The files of an aggregate: each is a transfer, which goes on with the aggregate's account of budget
+//! and rate.
+
+use crate::ask::{Ask, Length};
+use crate::error::Cause;
+use crate::facts::{HostFacts, SinkFacts, SourceFacts};
+use crate::op::Step;
+use crate::plan::Plan;
+use crate::refusal::Refusal;
+use crate::transfer::{Stop, Transfer};
+
+use super::{Outbound, SegmentFacts, Segments};
+
+impl Outbound {
+    /// Makes the transfer of the file that [`OutboundStep::File`] named, to be driven and handed
+    /// back to [`end_file`](Self::end_file). `None` if there can be none: then it is over.
+    ///
+    /// Of the wishes for this file, those about who else may write to it count
+    /// ([`Ask::stability`], [`Ask::version_is_fresh`], [`Ask::one_version`], [`Ask::ctime_is_edit`]);
+    /// all others are those of the aggregate. The transfer keeps the account of budget and rate
+    /// meanwhile, and goes by the same clock.
+    pub fn begin_file(
+        &mut self,
+        segments: &(impl Segments + ?Sized),
+        source: &SourceFacts,
+        sink: &SinkFacts,
+        host: &HostFacts,
+        file: &Ask,
+    ) -> Option<Transfer> {
+        debug_assert!(!self.lent, "one file at a time");
+        let facts = segments.facts(self.place.segment)?;
+        let SegmentFacts::File { offset, len } = facts else {
+            return None;
+        };
+        let ask = Ask {
+            offset: offset.saturating_add(self.place.offset),
+            length: Length::Exact(len - self.place.offset),
+            sink_offset: None,
+            stability: file.stability,
+            version_is_fresh: file.version_is_fresh,
+            one_version: file.one_version,
+            ctime_is_edit: file.ctime_is_edit,
+            throttle: None,
+            more_follows: (self.place.segment + 1..)
+                .map_while(|index| segments.facts(index))
+                .any(|facts| !facts.is_empty()),
+            ..self.ask
+        };
+        if !source.seekable {
+            self.end(Cause::Refused {
+                refusal: Refusal::SourceIsStream,
+            });
+            return None;
+        }
+        let plan = Plan::select(source, sink, host, &ask);
+        match Transfer::new(plan, source, sink, host, &ask) {
+            Ok(mut transfer) => {
+                transfer.exchange_limits(&mut self.limits);
+                self.lent = true;
+                Some(transfer)
+            }
+            Err(error) => {
+                self.end(error.cause);
+                None
+            }
+        }
+    }
+
+    /// Takes back the transfer of a file, which is over; one that is not is cancelled.
+    pub fn end_file(&mut self, mut transfer: Transfer) {
+        debug_assert!(self.lent, "a file was begun");
+        if !transfer.is_over() {
+            transfer.stop(Stop::Cancelled);
+        }
+        self.lent = false;
+        transfer.exchange_limits(&mut self.limits);
+        let summary = transfer.summary();
+        self.calls += summary.calls;
+        self.advance(summary.moved);
+        self.files.push(summary);
+        if let Step::Done(Err(error)) = transfer.next() {
+            self.leased_in_flight = error.in_flight;
+            self.end(error.cause);
+        } else if let Some(stop) = self.stop {
+            self.end(stop.cause());
+        }
+    }
+}
