@@ -22,7 +22,7 @@ An end is
   PATH               a file, FIFO, block device or character device (./- for a file called -)
   -                  standard input or output; the report then goes to standard error
   tcp:HOST:PORT      a peer to connect to; an IPv6 address stands in brackets
-  unix:PATH          a UNIX stream socket to connect to
+  unix:PATH          a UNIX stream socket to connect to; unix:@NAME for an abstract one
   null               a sink that keeps nothing
 
 Examples:

@@ -5,6 +5,8 @@
 
 use std::fs;
 use std::io::{Seek, Write};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::process::Stdio;
 
 use serde_json::Value;
@@ -55,6 +57,31 @@ fn a_file_arrives_at_a_unix_peer() {
     let run = place.json([
         "file",
         "unix:socket",
+        "--run",
+        "--plain",
+        "--stability",
+        "immutable",
+    ]);
+    assert_done(&run, "sendfile", LEN);
+    assert!(reader.join().unwrap() == content);
+}
+
+#[test]
+fn a_file_arrives_at_a_peer_with_an_abstract_name() {
+    let place = Place::new();
+    let content = place.file("file", LEN);
+    let name = format!("zhaul-explain-{}", std::process::id());
+    let peer = format!("unix:@{name}");
+    let nobody = place.explain(["file", &peer]).run();
+    nobody.failed(1, &[&peer, "Connection refused"]);
+    let address = SocketAddr::from_abstract_name(&name).unwrap();
+    let listener = UnixListener::bind_addr(&address).unwrap();
+    let plan = place.json(["file", &peer, "--stability", "immutable"]);
+    assert_eq!(plan["plan"]["route"], "sendfile");
+    let reader = std::thread::spawn(move || read_all(listener.accept().unwrap().0));
+    let run = place.json([
+        "file",
+        &peer,
         "--run",
         "--plain",
         "--stability",

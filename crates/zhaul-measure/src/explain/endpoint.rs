@@ -30,6 +30,8 @@ pub enum Endpoint {
     },
     /// `unix:/path`: a UNIX stream socket to connect to.
     Unix(PathBuf),
+    /// `unix:@name`: the same in the abstract namespace, where it has a name and no file.
+    Abstract(Vec<u8>),
     /// Anything else: a file, FIFO, block device or character device.
     Path(PathBuf),
 }
@@ -52,9 +54,9 @@ pub enum NotAnEndpoint {
     NoBrackets(String),
     /// The host of `tcp:` is not UTF-8.
     HostNotText,
-    /// `unix:` is not followed by a path.
+    /// `unix:` is not followed by a path, or `unix:@` by a name.
     NoPath,
-    /// A socket's path is at most 107 bytes long.
+    /// A socket's path or name is at most 107 bytes long.
     LongSocketPath,
     /// `null` as a source.
     NullGivesNothing,
@@ -122,14 +124,16 @@ fn tcp(peer: &[u8]) -> Result<Endpoint, NotAnEndpoint> {
     })
 }
 
-fn unix(path: &[u8]) -> Result<Endpoint, NotAnEndpoint> {
-    if path.is_empty() {
-        return Err(NotAnEndpoint::NoPath);
+fn unix(text: &[u8]) -> Result<Endpoint, NotAnEndpoint> {
+    let name = text.strip_prefix(b"@");
+    match name.unwrap_or(text).len() {
+        0 => Err(NotAnEndpoint::NoPath),
+        1..=MAX_SOCKET_PATH => Ok(match name {
+            Some(name) => Endpoint::Abstract(name.to_vec()),
+            None => Endpoint::Unix(OsString::from_vec(text.to_vec()).into()),
+        }),
+        _ => Err(NotAnEndpoint::LongSocketPath),
     }
-    if path.len() > MAX_SOCKET_PATH {
-        return Err(NotAnEndpoint::LongSocketPath);
-    }
-    Ok(Endpoint::Unix(OsString::from_vec(path.to_vec()).into()))
 }
 
 impl fmt::Display for Endpoint {
@@ -140,6 +144,7 @@ impl fmt::Display for Endpoint {
             Self::Tcp { host, port } if host.contains(':') => write!(f, "tcp:[{host}]:{port}"),
             Self::Tcp { host, port } => write!(f, "tcp:{host}:{port}"),
             Self::Unix(path) => write!(f, "unix:{}", printable(path)),
+            Self::Abstract(name) => write!(f, "unix:@{}", name.escape_ascii()),
             Self::Path(path) => f.write_str(&printable(path)),
         }
     }
@@ -173,9 +178,9 @@ impl fmt::Display for NotAnEndpoint {
                 write!(f, "more than one colon in {peer:?} (write an IPv6 address in brackets, tcp:[::1]:port)")
             }
             Self::HostNotText => f.write_str("a host name that is no UTF-8 (write tcp:host:port)"),
-            Self::NoPath => f.write_str("no path (write unix:/path)"),
+            Self::NoPath => f.write_str("no path or name (write unix:/path or unix:@name)"),
             Self::LongSocketPath => {
-                write!(f, "a socket's path of more than {MAX_SOCKET_PATH} bytes (use a shorter one, or a relative one)")
+                write!(f, "a socket's path or name of more than {MAX_SOCKET_PATH} bytes (use a shorter one, or a relative path)")
             }
             Self::NullGivesNothing => {
                 f.write_str("null takes bytes and gives none (read /dev/zero with --length, or write ./null for a file of that name)")
@@ -186,7 +191,7 @@ impl fmt::Display for NotAnEndpoint {
 
 impl std::error::Error for NotAnEndpoint {}
 
-/// `sun_path` has 108 bytes, the last for the NUL.
+/// `sun_path` has 108 bytes: one is for the NUL behind a path, or before an abstract name.
 const MAX_SOCKET_PATH: usize = 107;
 
 #[cfg(test)]
@@ -212,6 +217,8 @@ mod tests {
             ("tcp:[fe80::1%eth0]:9000", tcp("fe80::1%eth0", 9000)),
             ("unix:/run/a.sock", Endpoint::Unix("/run/a.sock".into())),
             ("unix:a", Endpoint::Unix("a".into())),
+            ("unix:./@a", Endpoint::Unix("./@a".into())),
+            ("unix:@a", Endpoint::Abstract(b"a".to_vec())),
             ("./-", Endpoint::Path("./-".into())),
             ("./null", Endpoint::Path("./null".into())),
             ("tcp", Endpoint::Path("tcp".into())),
@@ -245,6 +252,11 @@ mod tests {
             ),
             ("tcp:host:http", NotAnEndpoint::BadPort(given("host:http"))),
             ("unix:", NotAnEndpoint::NoPath),
+            ("unix:@", NotAnEndpoint::NoPath),
+            (
+                &format!("unix:@{}", "x".repeat(108)),
+                NotAnEndpoint::LongSocketPath,
+            ),
             (
                 &format!("unix:/{}", "x".repeat(107)),
                 NotAnEndpoint::LongSocketPath,

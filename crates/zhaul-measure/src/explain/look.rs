@@ -15,6 +15,7 @@ use rustix::net::AddressFamily;
 use zhaul::{Errno, InPlaceEnd, SinkFacts, SinkKind, SourceFacts, SourceKind};
 
 use super::about::{AboutSink, AboutSource, FoundBy, sink_words, source_words};
+use super::abstract_name;
 use super::endpoint::{Endpoint, Role};
 use super::error::{Error, Problem};
 use super::way::{Way, addresses, way_to, way_to_any};
@@ -75,15 +76,20 @@ impl Source {
             }
             Endpoint::Unix(path) => {
                 examine_socket(path, &name)?;
-                Ok(Self::bare(
-                    &name,
-                    SourceFacts::new(SourceKind::StreamSocket),
-                    "UNIX stream socket",
-                ))
+                Ok(Self::unix_socket(&name))
+            }
+            Endpoint::Abstract(socket) => {
+                abstract_name::examine(socket).map_err(|errno| Error::io(&name, errno))?;
+                Ok(Self::unix_socket(&name))
             }
             Endpoint::Null => Self::of_path(endpoint, Path::new("/dev/null"), &name),
             Endpoint::Path(path) => Self::of_path(endpoint, path, &name),
         }
+    }
+
+    fn unix_socket(name: &str) -> Self {
+        let facts = SourceFacts::new(SourceKind::StreamSocket);
+        Self::bare(name, facts, "UNIX stream socket")
     }
 
     fn of_path(endpoint: &Endpoint, path: &Path, name: &str) -> Result<Self, Error> {
@@ -181,8 +187,11 @@ impl Sink {
             }
             Endpoint::Unix(path) => {
                 examine_socket(path, &name)?;
-                let facts = SinkFacts::stream_socket(InPlaceEnd::Never);
-                Ok(Self::bare(&name, facts, "UNIX stream socket"))
+                Ok(Self::unix_socket(&name))
+            }
+            Endpoint::Abstract(socket) => {
+                abstract_name::examine(socket).map_err(|errno| Error::io(&name, errno))?;
+                Ok(Self::unix_socket(&name))
             }
             Endpoint::Path(path) => match rustix::fs::stat(path) {
                 Ok(stat) => Self::of_name(path, &name, &stat),
@@ -190,6 +199,11 @@ impl Sink {
                 Err(errno) => Err(Error::io(name, errno)),
             },
         }
+    }
+
+    fn unix_socket(name: &str) -> Self {
+        let facts = SinkFacts::stream_socket(InPlaceEnd::Never);
+        Self::bare(name, facts, "UNIX stream socket")
     }
 
     fn of_name(path: &Path, name: &str, stat: &Stat) -> Result<Self, Error> {

@@ -18,6 +18,7 @@
 //! into lines for a terminal.
 
 mod about;
+mod abstract_name;
 mod analysis;
 mod deviations;
 mod endpoint;

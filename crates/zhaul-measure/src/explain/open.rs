@@ -5,6 +5,7 @@
 //! mode of its own. Nothing that exists is written over without consent, and a file is emptied last
 //! of all, when everything else has succeeded.
 
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use rustix::io::Errno as Raw;
 use rustix::net::Shutdown;
 use zhaul::{SinkKind, SourceKind};
 
+use super::abstract_name;
 use super::endpoint::{Endpoint, Role};
 use super::error::{Error, Problem};
 use super::look::{Sink, Source};
@@ -57,7 +59,8 @@ impl OpenSource {
                 let peer = addresses(&name, host, *port)?;
                 unblocked(connect(&name, &peer, consent.patience)?.into(), &name)?
             }
-            Endpoint::Unix(path) => unix(path, &name)?,
+            Endpoint::Unix(path) => unix(UnixStream::connect(path), &name)?,
+            Endpoint::Abstract(socket) => unix(abstract_name::connect(socket), &name)?,
             Endpoint::Path(path) => open(path, OFlags::RDONLY, &name)?,
         };
         let mut source = Source::of_descriptor(endpoint, &name, fd.as_fd())?;
@@ -86,7 +89,11 @@ impl OpenSink {
             }
             Endpoint::Unix(path) => {
                 is_peer = true;
-                unix(path, &name)?
+                unix(UnixStream::connect(path), &name)?
+            }
+            Endpoint::Abstract(socket) => {
+                is_peer = true;
+                unix(abstract_name::connect(socket), &name)?
             }
             Endpoint::Path(path) => match create(path) {
                 Ok(fd) => {
@@ -217,8 +224,8 @@ fn existing(path: &Path, name: &str, consent: Consent) -> Result<OwnedFd, Error>
     }
 }
 
-fn unix(path: &Path, name: &str) -> Result<OwnedFd, Error> {
-    let stream = UnixStream::connect(path).map_err(|error| Error::io(name, error))?;
+fn unix(connected: io::Result<UnixStream>, name: &str) -> Result<OwnedFd, Error> {
+    let stream = connected.map_err(|error| Error::io(name, error))?;
     unblocked(stream.into(), name)
 }
 
