@@ -4,6 +4,7 @@
 //! borrowed descriptors, checks lengths, and returns the raw error number on failure without
 //! retrying anything.
 
+pub mod arena;
 pub mod bpf;
 pub mod cachestat;
 pub mod ethtool;
