@@ -22,6 +22,7 @@ pub mod lease;
 pub mod mmap;
 pub mod msg_zerocopy;
 pub mod pacing;
+pub mod peer;
 pub mod perf_event;
 pub mod sched_setscheduler;
 pub mod seccomp;

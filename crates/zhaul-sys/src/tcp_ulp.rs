@@ -30,6 +30,27 @@ pub struct Aes128Gcm {
     pub sequence: [u8; 8],
 }
 
+/// True if a layer (kTLS, espintcp, smc) has been put on this TCP socket.
+///
+/// # Errors
+/// ENOPROTOOPT before Linux 4.13 or for another kind of socket, ENOTSOCK.
+pub fn has_layer(socket: BorrowedFd<'_>) -> io::Result<bool> {
+    let mut name = [0_u8; 16];
+    let mut len = name.len() as libc::socklen_t;
+    // SAFETY: the descriptor is borrowed for the call; the kernel stores at most `len` bytes and
+    // their number, both of which live on this stack until the call returns.
+    check(unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_TCP,
+            libc::TCP_ULP,
+            name.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    })?;
+    Ok(len > 0)
+}
+
 /// Puts the TLS layer on a connected TCP socket; without keys it changes nothing yet.
 ///
 /// # Errors

@@ -66,6 +66,7 @@ pub mod lease;
 pub mod memory;
 pub mod peer;
 pub mod pipe_pool;
+pub mod receive;
 pub mod relay;
 pub mod residency;
 

@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use rustix::event::PollFlags;
 use zhaul_sys::msg_zerocopy::{enable, send_static};
-use zhaul_sys::tcp_zerocopy_receive::{ReceiveWindow, set_max_segment};
+use zhaul_sys::setsockopt::{IntOption, set};
+use zhaul_sys::tcp_zerocopy_receive::ReceiveWindow;
 
 use super::context::Context;
 use super::ends::{self, Checker, Ends, PATIENCE};
@@ -24,11 +25,11 @@ pub(super) const TCP_ZEROCOPY_RECEIVE: Mechanism = Mechanism {
 };
 
 /// One page of payload and the timestamp option.
-const SEGMENT: u16 = 4096 + 12;
+const SEGMENT: i32 = 4096 + 12;
 
 pub(super) fn from_socket(_: &Context) -> Result<Seen, Trouble> {
     // The best case: one page a segment, from whole pages.
-    let ends = Ends::tcp_with(|listener| set_max_segment(listener, SEGMENT))?;
+    let ends = Ends::tcp_with(|listener| set(listener, IntOption::TcpMaxSegment, SEGMENT))?;
     let content = pattern::bytes(pattern::ALL);
     let sent = send_pages(&ends, content)?;
     let content = &content[..sent];
@@ -42,9 +43,11 @@ pub(super) fn from_socket(_: &Context) -> Result<Seen, Trouble> {
             return Err(Trouble::Stuck("TCP_ZEROCOPY_RECEIVE"));
         }
         let received = window
-            .receive(ends.far.as_fd())
+            .receive(usize::MAX, &mut [])
             .during("getsockopt (TCP_ZEROCOPY_RECEIVE)")?;
-        checker.take(&window.copy_out())?;
+        let mut bytes = vec![0; received.mapped];
+        window.copy_to(&mut bytes);
+        checker.take(&bytes)?;
         mapped += received.mapped;
         if received.mapped == 0 || received.to_read > 0 {
             checker.take_from(ends.far.as_fd())?;

@@ -4,11 +4,13 @@
 //! one may have the same name. Netlink is asked in ours.
 
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with,
 };
+
+use crate::setsockopt;
 
 /// Where packets to an address go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +52,12 @@ impl Rtnetlink {
             socket,
             buffer: vec![0; 32 << 10],
         })
+    }
+
+    /// True if the socket is of the namespace that is asked here.
+    pub(super) fn is_beside(&self, socket: BorrowedFd<'_>) -> bool {
+        let own = setsockopt::netns_cookie(self.socket.as_fd()).ok();
+        own.is_some() && own == setsockopt::netns_cookie(socket).ok()
     }
 
     /// The route from an address of ours to a peer's; a link-local one needs the interface.
