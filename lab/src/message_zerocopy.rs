@@ -5,9 +5,10 @@ use std::net::TcpStream;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use zhaul_sys::msg_zerocopy::{completion, enable, send_static};
+use zhaul_sys::msg_zerocopy::Sender;
 
 use crate::data::{PAYLOAD_BYTES, assert_same, collect, payload};
 use crate::meter::{assert_copies, copied_by, per_byte};
@@ -30,23 +31,24 @@ struct Completed {
     copied: u32,
 }
 
+impl Completed {
+    fn add(&mut self, sender: &mut Sender) {
+        let reaped = sender.reap().unwrap();
+        self.calls += reaped.calls;
+        self.copied += reaped.copied_calls;
+    }
+}
+
 /// Sends the payload from its own pages, so many bytes to a call.
 fn send_in_place(near: &TcpStream, bytes: &'static [u8], call_bytes: usize) -> Completed {
-    let socket = near.as_fd();
-    enable(socket).unwrap();
+    let mut sender = Sender::new(near.as_fd()).unwrap();
+    let bytes = Bytes::from_static(bytes);
     let (mut sent, mut calls, mut completed) = (0, 0, Completed::default());
-    let reap = |completed: &mut Completed| {
-        while let Some(done) = completion(socket).unwrap() {
-            let calls = done.last.wrapping_sub(done.first) + 1;
-            completed.calls += calls;
-            completed.copied += if done.copied { calls } else { 0 };
-        }
-    };
     while sent < bytes.len() {
-        let chunk = &bytes[sent..bytes.len().min(sent + call_bytes)];
-        match send_static(socket, chunk) {
-            Ok(taken) => {
-                sent += taken;
+        let chunk = bytes.slice(sent..bytes.len().min(sent + call_bytes));
+        match sender.send(&[chunk], false) {
+            Ok(call) => {
+                sent += call.bytes;
                 calls += 1;
             }
             Err(error) => {
@@ -55,16 +57,16 @@ fn send_in_place(near: &TcpStream, bytes: &'static [u8], call_bytes: usize) -> C
                 wait(near, PollFlags::OUT);
             }
         }
-        reap(&mut completed);
+        completed.add(&mut sender);
     }
     let began = Instant::now();
-    while completed.calls < calls {
+    while sender.pending() > 0 {
         assert!(
             began.elapsed() < Duration::from_secs(60),
             "{completed:?} of {calls} sends"
         );
         wait(near, PollFlags::empty());
-        reap(&mut completed);
+        completed.add(&mut sender);
     }
     assert_eq!(completed.calls, calls, "each call is completed once");
     completed

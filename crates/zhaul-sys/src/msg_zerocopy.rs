@@ -1,228 +1,338 @@
-//! `send(2)` with MSG_ZEROCOPY, and its completions from the socket's error queue.
+//! `sendmsg(2)` with MSG_ZEROCOPY, its completions from the socket's error queue, and who owns the
+//! bytes between the two.
 //!
 //! The kernel sends from the caller's pages, so they must not change until it says that it is done
-//! with them. [`send_static`] takes bytes that never change at all; buffers that are used again need
-//! an owner that waits for their completion, which is not here.
+//! with them, which may be long after the call and after the connection. A [`Sender`] therefore
+//! takes bytes as [`Bytes`], whose owner keeps them alive and unchanged, and holds a clone of each
+//! piece until the completion of its call. That holds for a sender that is dropped, too: what is
+//! pending then goes to a thread of this module, the reaper, with a descriptor of the socket.
+//! Nothing is ever let go before its completion; what is pending is bounded by [`Limits`], and
+//! [`pinned()`] tells how much it is. Memory from a pool is a `Bytes` by `Bytes::from_owner`.
 //!
-//! Without [`enable`] the flag is ignored and no completion ever comes. A completion is about calls,
-//! not bytes: the first successful call with the flag has number 0, the next 1, and so on, modulo
-//! 2^32; the kernel reports ranges, on a reset in any order.
+//! A completion is about calls, not bytes: successful calls with the flag are numbered by the
+//! kernel, modulo 2^32, and it reports ranges, on a reset in any order. For the numbers to say
+//! anything, nobody else may send with the flag on the same socket. So a socket has one sender at a
+//! time, a sender that follows another goes on with its numbers, and a socket where somebody else
+//! enabled SO_ZEROCOPY is refused. Nobody else may read the error queue, either; messages of other
+//! kinds in it are taken out, dropped and counted.
+//!
+//! Not here: when the flag pays (`zhaul_core`), waiting, and sending without it. Unconnected
+//! datagram sockets have no sender, nor has AF_VSOCK, where one call can use several numbers.
 
-use std::io;
-use std::mem::{MaybeUninit, offset_of};
-use std::os::fd::{AsRawFd, BorrowedFd};
+mod account;
+mod calls;
+mod error_queue;
+mod pinned;
+mod reaper;
+
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use bytes::Bytes;
+use rustix::net::{AddressFamily, SocketType, ipproto, sockopt};
 
 use crate::{check, check_len};
+use account::{Account, Freed};
+use calls::Calls;
+pub use error_queue::Completion;
+pub use pinned::{Limits, Pinned, pinned, set_limits};
+use reaper::Past;
 
-/// Calls whose pages the kernel is done with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Completion {
-    /// Number of the first call.
-    pub first: u32,
-    /// Number of the last call; not before `first`, modulo 2^32.
-    pub last: u32,
-    /// SO_EE_CODE_ZEROCOPY_COPIED: the kernel copied the bytes after all.
-    pub copied: bool,
+/// Sends from the caller's memory on one socket, and owns what is sent until the kernel is done
+/// with it. Linux 4.14 for TCP, 5.0 for UDP.
+///
+/// It has a descriptor of the socket: a connection is closed when the sender, and what is pending
+/// of it, is gone as well. `shutdown(2)` does not wait for that.
+#[derive(Debug)]
+pub struct Sender {
+    /// Taken out when the sender is dropped.
+    account: Option<Account>,
+    kind: Kind,
+    patience: Option<Duration>,
 }
 
-/// `setsockopt(2)` SO_ZEROCOPY.
-///
-/// # Errors
-/// EOPNOTSUPP for a socket that cannot (UNIX), ENOPROTOOPT before Linux 4.14.
-pub fn enable(socket: BorrowedFd<'_>) -> io::Result<()> {
-    let on: libc::c_int = 1;
-    let len = size_of::<libc::c_int>() as libc::socklen_t;
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Stream,
+    Datagram,
+}
+
+/// What a call took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sent {
+    /// Bytes, from the first piece on; all of them for a datagram.
+    pub bytes: usize,
+    /// The kernel's number of the call.
+    pub call: u32,
+}
+
+/// What the kernel is done with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reaped {
+    /// Calls whose bytes were released.
+    pub calls: u32,
+    /// Bytes of these calls.
+    pub bytes: usize,
+    /// Of these calls, those of which the kernel said that it copied their bytes after all
+    /// (`SO_EE_CODE_ZEROCOPY_COPIED`). Where a device cannot gather it copies without saying so.
+    pub copied_calls: u32,
+    /// Bytes of the calls that were copied.
+    pub copied_bytes: usize,
+    /// Messages of other kinds that were taken out of the error queue and dropped.
+    pub other_messages: u32,
+}
+
+impl Sender {
+    /// Makes SO_ZEROCOPY the sender's own on this socket, which is duplicated. It stays enabled,
+    /// which changes nothing for calls without the flag.
+    ///
+    /// # Errors
+    /// EOPNOTSUPP for what is neither TCP nor UDP; EBUSY if the socket has another sender, or if
+    /// SO_ZEROCOPY was enabled by somebody else, since call numbers would mix; as `dup(2)`.
+    pub fn new(socket: BorrowedFd<'_>) -> io::Result<Self> {
+        let kind = Kind::of(socket)?;
+        let cookie = sockopt::socket_cookie(socket)?;
+        let socket = rustix::io::fcntl_dupfd_cloexec(socket, 0)?;
+        let past = reaper::claim(cookie, |is_known| enable(socket.as_fd(), is_known))?;
+        let account = match past {
+            Past::Pending(account) => account,
+            Past::None => Account::new(socket, cookie, 0),
+            Past::Next(number) => Account::new(socket, cookie, number),
+        };
+        Ok(Self {
+            account: Some(account),
+            kind,
+            patience: None,
+        })
+    }
+
+    /// Sends from the memory of the pieces themselves, without SIGPIPE and without blocking. A
+    /// stream takes at most [`CALL_BYTES`] in one call; a datagram is sent as a whole or not at all.
+    ///
+    /// `more` is MSG_MORE: something follows soon. It is of no effect for datagrams.
+    ///
+    /// # Errors
+    /// ENOBUFS when `net.core.optmem_max`, RLIMIT_MEMLOCK or a limit of [`Limits`] is used up: reap,
+    /// and send without the flag if that released nothing. EOPNOTSUPP when the flag is of no use on
+    /// this socket any more (with TLS by the kernel, or when a failed call left numbers in doubt).
+    /// EINVAL without any bytes, EMSGSIZE for too long a datagram, EAGAIN, else as `sendmsg(2)`.
+    pub fn send(&mut self, pieces: &[Bytes], more: bool) -> io::Result<Sent> {
+        let kind = self.kind;
+        let (vectors, asked) = kind.vectors(pieces)?;
+        let account = self.account();
+        if account.is_number_in_doubt || !account.calls.has_room() {
+            return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
+        }
+        let is_first = account.calls.is_empty();
+        if !pinned::take(asked, is_first) {
+            return Err(io::Error::from_raw_os_error(libc::ENOBUFS));
+        }
+        let flags = match more && kind == Kind::Stream {
+            true => libc::MSG_MORE,
+            false => 0,
+        };
+        match send_in_place(account.socket.as_fd(), &vectors, flags) {
+            Ok(bytes) => {
+                pinned::give_back(asked - bytes, false);
+                let call = account.calls.push(first(pieces, bytes), bytes);
+                Ok(Sent { bytes, call })
+            }
+            Err(error) => {
+                pinned::give_back(asked, is_first);
+                if kind == Kind::Datagram && may_have_used_a_number(&error) {
+                    account.is_number_in_doubt = true;
+                    // If it did, the completion is there: the packet is gone.
+                    self.reap()?;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Empties the error queue and releases what the kernel is done with. Without blocking: POLLERR
+    /// tells when there is something.
+    ///
+    /// # Errors
+    /// As `recvmsg(2)`.
+    pub fn reap(&mut self) -> io::Result<Reaped> {
+        self.reap_each(|_| {})
+    }
+
+    /// The same; shows each completion as the kernel reported it, in any order, and those of an
+    /// earlier sender's calls too.
+    ///
+    /// # Errors
+    /// As `recvmsg(2)`.
+    pub fn reap_each(&mut self, each: impl FnMut(Completion)) -> io::Result<Reaped> {
+        let mut freed = Freed::default();
+        self.account().reap(&mut freed, each)
+    }
+
+    /// Bytes that the kernel may still read.
+    pub fn pending(&self) -> usize {
+        self.account
+            .as_ref()
+            .map_or(0, |account| account.calls.pending())
+    }
+
+    /// Drops the sender. If nothing of what is pending is completed for so long, the connection is
+    /// reset, by `connect(2)` to AF_UNSPEC, whoever else may still use it: a peer that does not read
+    /// could else hold memory for ever, as it cannot with a socket that everybody has closed.
+    pub fn abandon(mut self, patience: Duration) {
+        self.patience = Some(patience);
+    }
+
+    fn account(&mut self) -> &mut Account {
+        self.account.as_mut().expect("taken by drop only")
+    }
+}
+
+impl AsFd for Sender {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        let account = self.account.as_ref().expect("taken by drop only");
+        account.socket.as_fd()
+    }
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        // What is completed already need not wait for the reaper.
+        let _ = self.reap();
+        if let Some(account) = self.account.take() {
+            reaper::leave(account, self.patience);
+        }
+    }
+}
+
+impl Kind {
+    /// Sockets of which each call uses one number.
+    fn of(socket: BorrowedFd<'_>) -> io::Result<Self> {
+        let family = sockopt::socket_domain(socket)?;
+        let is_internet = [AddressFamily::INET, AddressFamily::INET6].contains(&family);
+        let kind = sockopt::socket_type(socket)?;
+        match sockopt::socket_protocol(socket)? {
+            Some(ipproto::TCP) if is_internet && kind == SocketType::STREAM => Ok(Self::Stream),
+            Some(ipproto::UDP) if is_internet && kind == SocketType::DGRAM => Ok(Self::Datagram),
+            _ => Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP)),
+        }
+    }
+
+    /// What one call is given of the pieces, and its bytes.
+    fn vectors(self, pieces: &[Bytes]) -> io::Result<(Vec<IoSlice<'_>>, usize)> {
+        let mut vectors = Vec::with_capacity(pieces.len().min(VECTORS));
+        let mut asked = 0;
+        for piece in pieces.iter().filter(|piece| !piece.is_empty()) {
+            let taken = piece.len().min(CALL_BYTES - asked);
+            let is_full = taken == 0 || vectors.len() == VECTORS;
+            if self == Self::Datagram && (is_full || taken < piece.len()) {
+                return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
+            }
+            if is_full {
+                break;
+            }
+            vectors.push(IoSlice::new(&piece[..taken]));
+            asked += taken;
+        }
+        if asked == 0 {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        Ok((vectors, asked))
+    }
+}
+
+/// `setsockopt(2)` SO_ZEROCOPY, unless it is there and not ours.
+fn enable(socket: BorrowedFd<'_>, is_ours: bool) -> io::Result<()> {
+    let mut on: libc::c_int = 0;
+    let mut len = size_of::<libc::c_int>() as libc::socklen_t;
+    let fd = socket.as_raw_fd();
+    // SAFETY: the descriptor is borrowed for the call; the kernel stores at most `len` bytes in
+    // `on` and their number in `len`, which both live on this stack.
+    check(unsafe {
+        libc::getsockopt(
+            fd,
+            libc::SOL_SOCKET,
+            SO_ZEROCOPY,
+            (&raw mut on).cast(),
+            &raw mut len,
+        )
+    })?;
+    if on != 0 && !is_ours {
+        return Err(io::Error::from_raw_os_error(libc::EBUSY));
+    }
+    on = 1;
     // SAFETY: the descriptor is borrowed for the call; the option reads one int, which lives on
     // this stack.
     check(unsafe {
         libc::setsockopt(
-            socket.as_raw_fd(),
+            fd,
             libc::SOL_SOCKET,
             SO_ZEROCOPY,
             (&raw const on).cast(),
-            len,
+            size_of::<libc::c_int>() as libc::socklen_t,
         )
     })
     .map(drop)
 }
 
-/// Sends from the pages of `bytes` themselves; without SIGPIPE and without blocking.
-///
-/// # Errors
-/// ENOBUFS when `net.core.optmem_max` or RLIMIT_MEMLOCK is used up, EAGAIN, else as `send(2)`.
-pub fn send_static(socket: BorrowedFd<'_>, bytes: &'static [u8]) -> io::Result<usize> {
-    let flags = libc::MSG_ZEROCOPY | libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
-    // SAFETY: the bytes live for ever and are never written, so the kernel may read them until it
-    // has completed the call, whenever that is.
-    check_len(unsafe {
-        libc::send(
-            socket.as_raw_fd(),
-            bytes.as_ptr().cast(),
-            bytes.len(),
-            flags,
-        )
-    })
+/// The caller holds the owner of each vector until the call's completion.
+fn send_in_place(
+    socket: BorrowedFd<'_>,
+    vectors: &[IoSlice<'_>],
+    flags: libc::c_int,
+) -> io::Result<usize> {
+    // SAFETY: all zeros is a valid msghdr: no name, no vectors, no control buffer.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    // The kernel does not write to it. IoSlice has the layout of iovec.
+    message.msg_iov = vectors.as_ptr().cast_mut().cast();
+    message.msg_iovlen = vectors.len() as _;
+    let flags = flags | libc::MSG_ZEROCOPY | libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
+    // SAFETY: the vectors live until the call returns. After it the kernel reads from the pages,
+    // to which it holds references of its own, not through the addresses; that they do not change
+    // until the completion is seen to by the `Bytes` that the caller keeps in `Account::calls`.
+    check_len(unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, flags) })
 }
 
-/// The next completion in the error queue, if there is one. Other messages in the queue are
-/// dropped.
-///
-/// # Errors
-/// As `recvmsg(2)`, but EAGAIN is `None`.
-pub fn completion(socket: BorrowedFd<'_>) -> io::Result<Option<Completion>> {
-    loop {
-        let mut control = MaybeUninit::<Control>::zeroed();
-        // SAFETY: all zeros is a valid msghdr: no name, no vectors, no control buffer.
-        let mut message: libc::msghdr = unsafe { MaybeUninit::zeroed().assume_init() };
-        message.msg_control = control.as_mut_ptr().cast();
-        message.msg_controllen = size_of::<Control>() as _;
-        let flags = libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT;
-        // SAFETY: the kernel stores at most msg_controllen bytes in `control`, which outlives the
-        // call, and takes no payload, since there are no vectors.
-        let received =
-            check_len(unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags) });
-        match received {
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-            Err(error) => return Err(error),
+/// Clones of the pieces that so many bytes are of.
+fn first(pieces: &[Bytes], bytes: usize) -> Vec<Bytes> {
+    let mut left = bytes;
+    let mut taken = Vec::new();
+    for piece in pieces {
+        if left == 0 {
+            break;
         }
-        // SAFETY: the kernel laid out `control`, which was zeroed before, as control messages.
-        let control = unsafe { control.assume_init() };
-        let filled = message.msg_controllen.min(control.0.len());
-        if let Some(completion) = decode(&control.0[..filled]) {
-            return Ok(Some(completion));
+        let bytes = piece.len().min(left);
+        left -= bytes;
+        if bytes > 0 {
+            taken.push(piece.slice(..bytes));
+        }
+    }
+    taken
+}
+
+/// A datagram that was numbered can still fail behind that, as when a packet filter drops it
+/// (EPERM) or a full queue does (ENOBUFS, with IP_RECVERR). These come before.
+fn may_have_used_a_number(error: &io::Error) -> bool {
+    let before = [libc::EAGAIN, libc::EFAULT, libc::ECONNREFUSED];
+    !error
+        .raw_os_error()
+        .is_some_and(|errno| before.contains(&errno))
+}
+
+impl Account {
+    const fn new(socket: OwnedFd, cookie: u64, next: u32) -> Self {
+        Self {
+            socket,
+            cookie,
+            calls: Calls::numbered_from(next),
+            is_number_in_doubt: false,
         }
     }
 }
 
-/// Room for one control message with a `sock_extended_err` and an IPv6 address, and to spare.
-#[repr(C, align(8))]
-struct Control([u8; 256]);
-
-/// Finds a completion among control messages. Bytes that make no sense are no completion.
-fn decode(mut control: &[u8]) -> Option<Completion> {
-    loop {
-        let (header, _) = control.split_at_checked(HEADER_BYTES)?;
-        let len = word(header, offset_of!(libc::cmsghdr, cmsg_len))? as usize;
-        let level = word(header, offset_of!(libc::cmsghdr, cmsg_level))? as libc::c_int;
-        let kind = word(header, offset_of!(libc::cmsghdr, cmsg_type))? as libc::c_int;
-        let data = control.get(HEADER_BYTES..len)?;
-        let about_errors = [
-            (libc::SOL_IP, libc::IP_RECVERR),
-            (libc::SOL_IPV6, libc::IPV6_RECVERR),
-        ];
-        if about_errors.contains(&(level, kind)) {
-            return extended_error(data);
-        }
-        control = control.get(len.next_multiple_of(align_of::<libc::cmsghdr>())..)?;
-    }
-}
-
-fn extended_error(data: &[u8]) -> Option<Completion> {
-    type Error = libc::sock_extended_err;
-    let errno = word(data, offset_of!(Error, ee_errno))?;
-    let origin = *data.get(offset_of!(Error, ee_origin))?;
-    let code = *data.get(offset_of!(Error, ee_code))?;
-    (errno == 0 && origin == SO_EE_ORIGIN_ZEROCOPY).then_some(Completion {
-        first: word(data, offset_of!(Error, ee_info))?,
-        last: word(data, offset_of!(Error, ee_data))?,
-        copied: code & SO_EE_CODE_ZEROCOPY_COPIED != 0,
-    })
-}
-
-/// Four bytes in the machine's order. `cmsg_len` has eight, of which only the low ones matter; both
-/// machines that zhaul runs on put them first.
-fn word(bytes: &[u8], at: usize) -> Option<u32> {
-    let bytes = bytes.get(at..at + 4)?;
-    Some(u32::from_ne_bytes(bytes.try_into().ok()?))
-}
-
-const _: () = assert!(cfg!(target_endian = "little"));
-/// CMSG_LEN(0).
-const HEADER_BYTES: usize = size_of::<libc::cmsghdr>().next_multiple_of(align_of::<libc::size_t>());
-// asm-generic/socket.h and linux/errqueue.h; libc lacks them on glibc.
+/// The most that one call on a stream is given.
+pub const CALL_BYTES: usize = 4 << 20;
+/// UIO_MAXIOV.
+const VECTORS: usize = 1024;
+// asm-generic/socket.h; libc lacks it on glibc.
 const SO_ZEROCOPY: libc::c_int = 60;
-const SO_EE_ORIGIN_ZEROCOPY: u8 = 5;
-const SO_EE_CODE_ZEROCOPY_COPIED: u8 = 1;
-
-#[cfg(test)]
-mod tests {
-    use std::io::Read;
-    use std::net::{TcpListener, TcpStream};
-    use std::os::fd::AsFd;
-    use std::os::unix::net::UnixStream;
-    use std::time::{Duration, Instant};
-
-    use super::*;
-
-    static BYTES: [u8; 20_000] = [7; 20_000];
-
-    #[test]
-    fn two_sends_are_completed_and_copied_on_loopback() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let (mut far, _) = listener.accept().unwrap();
-        if let Err(error) = enable(near.as_fd()) {
-            zhaul_untested::skip("two_sends_are_completed_and_copied_on_loopback", error);
-            return;
-        }
-        assert_eq!(completion(near.as_fd()).unwrap(), None);
-        let sent = send_static(near.as_fd(), &BYTES[..10_000]).unwrap()
-            + send_static(near.as_fd(), &BYTES[..10_000]).unwrap();
-        let mut received = vec![0; sent];
-        far.read_exact(&mut received).unwrap();
-        assert!(received == BYTES[..sent]);
-        let began = Instant::now();
-        let mut seen = Vec::new();
-        while seen.last().is_none_or(|last: &Completion| last.last != 1) {
-            seen.extend(completion(near.as_fd()).unwrap());
-            assert!(began.elapsed() < Duration::from_secs(10), "{seen:?}");
-        }
-        assert_eq!(seen[0].first, 0);
-        assert!(seen.iter().all(|completion| completion.copied), "{seen:?}");
-    }
-
-    #[test]
-    fn a_unix_socket_refuses() {
-        let (near, _far) = UnixStream::pair().unwrap();
-        let error = enable(near.as_fd()).unwrap_err();
-        assert_eq!(error.raw_os_error(), Some(libc::EOPNOTSUPP));
-    }
-
-    #[test]
-    fn nonsense_in_the_control_buffer_is_no_completion() {
-        assert_eq!(decode(&[]), None);
-        assert_eq!(decode(&[0xff; 256]), None);
-        assert_eq!(decode(&[0; 256]), None, "a length of zero must not loop");
-        for len in 0..64 {
-            let _ = decode(&[1; 64][..len]);
-        }
-    }
-
-    #[test]
-    fn a_completion_is_found_behind_another_message() {
-        let mut control = message(libc::SOL_SOCKET, 99, &[1, 2, 3]);
-        let error = [0, 0, 0, 0, 5, 0, 1, 0, 3, 0, 0, 0, 9, 0, 0, 0];
-        control.extend(message(libc::SOL_IPV6, libc::IPV6_RECVERR, &error));
-        let found = decode(&control).unwrap();
-        assert_eq!((found.first, found.last, found.copied), (3, 9, true));
-    }
-
-    #[test]
-    fn an_icmp_error_is_no_completion() {
-        let error = [111, 0, 0, 0, 2, 3, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-        assert_eq!(
-            decode(&message(libc::SOL_IP, libc::IP_RECVERR, &error)),
-            None
-        );
-    }
-
-    fn message(level: libc::c_int, kind: libc::c_int, data: &[u8]) -> Vec<u8> {
-        let mut bytes = (HEADER_BYTES + data.len()).to_ne_bytes().to_vec();
-        bytes.extend(level.to_ne_bytes());
-        bytes.extend(kind.to_ne_bytes());
-        bytes.extend(data);
-        bytes.resize(bytes.len().next_multiple_of(8), 0);
-        bytes
-    }
-}

@@ -14,11 +14,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use bytes::Bytes;
 use common::{TestFile, pattern, wait_until};
 use zhaul::async_io::Attached;
 use zhaul::relay::{RelayCause, RelayOptions, RelayProgress, Side, Way};
 use zhaul::{CancelToken, Progress, Stability, relay, transfer};
-use zhaul_sys::msg_zerocopy;
+use zhaul_sys::msg_zerocopy::Sender;
 
 const LONG: usize = 24 << 20;
 /// How long something waits, and how little of that it may work. A loop without a wait takes all.
@@ -28,23 +29,24 @@ const WORK: Duration = Duration::from_millis(100);
 const FEW_CALLS: u64 = 300;
 
 /// A connection whose near end has a completion in its error queue, which the far end has read the
-/// byte of.
-fn pair_with_completion() -> (TcpStream, TcpStream) {
+/// byte of. The sender keeps the near end open.
+fn pair_with_completion() -> (TcpStream, TcpStream, Sender) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (mut far, _) = listener.accept().unwrap();
-    msg_zerocopy::enable(near.as_fd()).unwrap();
-    put_completion(&near, &mut far);
-    (near, far)
+    let mut sender = Sender::new(near.as_fd()).unwrap();
+    put_completion(&mut sender, &mut far);
+    (near, far, sender)
 }
 
-fn put_completion(near: &TcpStream, far: &mut TcpStream) {
-    assert_eq!(msg_zerocopy::send_static(near.as_fd(), b"!").unwrap(), 1);
+fn put_completion(near: &mut Sender, far: &mut TcpStream) {
+    let sent = near.send(&[Bytes::from_static(b"!")], false).unwrap();
+    assert_eq!(sent.bytes, 1);
     far.read_exact(&mut [0]).unwrap();
     wait_until("the completion is there", || has_error(near));
 }
 
-fn has_error(socket: &TcpStream) -> bool {
+fn has_error(socket: &Sender) -> bool {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     let mut fds = [PollFd::new(socket, PollFlags::empty())];
     let now = Timespec {
@@ -122,8 +124,7 @@ fn a_full_sink_with_a_completion_in_its_error_queue_is_waited_for() {
         for stability in [Stability::Immutable, Stability::MayChange] {
             for is_reaped in [false, true] {
                 println!("{driver:?} {stability:?} {is_reaped}");
-                let (near, far) = pair_with_completion();
-                let also_near = near.try_clone().unwrap();
+                let (near, far, mut sender) = pair_with_completion();
                 let (token, progress) = (CancelToken::new(), Progress::new());
                 let received = std::thread::scope(|scope| {
                     // Dropped here, a failed assertion ends the transfer.
@@ -146,10 +147,7 @@ fn a_full_sink_with_a_completion_in_its_error_queue_is_waited_for() {
                     assert!(made < FEW_CALLS, "{made} calls while the sink is full");
                     if is_reaped {
                         // Taken at last. It goes on all the same.
-                        while msg_zerocopy::completion(also_near.as_fd())
-                            .unwrap()
-                            .is_some()
-                        {}
+                        assert_eq!(sender.reap().unwrap().calls, 1);
                     }
                     let mut received = vec![0; LONG];
                     far.read_exact(&mut received).unwrap();
@@ -169,7 +167,7 @@ fn a_silent_source_with_a_completion_in_its_error_queue_is_waited_for() {
     for driver in DRIVERS {
         for sink_is_file in [false, true] {
             println!("{driver:?} {sink_is_file}");
-            let (near, far) = pair_with_completion();
+            let (near, far, _sender) = pair_with_completion();
             let (sink, mut receiver): (OwnedFd, Option<UnixStream>) = if sink_is_file {
                 let null = File::options().write(true).open("/dev/null").unwrap();
                 (null.into(), None)
@@ -217,9 +215,8 @@ fn a_silent_source_with_a_completion_in_its_error_queue_is_waited_for() {
 fn a_relay_waits_although_its_sockets_have_completions_in_their_error_queues() {
     for is_async in [false, true] {
         println!("async: {is_async}");
-        let (near_a, far_a) = pair_with_completion();
-        let (near_b, far_b) = pair_with_completion();
-        let also_a = near_a.try_clone().unwrap();
+        let (near_a, far_a, mut sender_a) = pair_with_completion();
+        let (near_b, far_b, _sender_b) = pair_with_completion();
         let progress = RelayProgress::new();
         std::thread::scope(|scope| {
             let (mut far_a, mut far_b) = (far_a, far_b);
@@ -258,7 +255,7 @@ fn a_relay_waits_although_its_sockets_have_completions_in_their_error_queues() {
             std::thread::sleep(STALL);
             let turns = progress.turns() - turns;
             assert!(turns < FEW_CALLS, "{turns} turns of a full relay");
-            put_completion(&also_a, &mut far_a);
+            put_completion(&mut sender_a, &mut far_a);
             let mut received = vec![0; LONG];
             far_b.read_exact(&mut received).unwrap();
             assert!(received == bytes);
@@ -276,7 +273,7 @@ fn a_reset_ends_a_wait_although_there_is_a_completion_in_the_error_queue() {
     let file = TestFile::with(&pattern(LONG));
     for driver in DRIVERS {
         println!("{driver:?}");
-        let (near, far) = pair_with_completion();
+        let (near, far, _sender) = pair_with_completion();
         let (token, progress) = (CancelToken::new(), Progress::new());
         std::thread::scope(|scope| {
             let sending = scope.spawn(|| {
@@ -305,7 +302,7 @@ fn a_wait_can_be_cancelled_although_there_is_a_completion_in_the_error_queue() {
     let file = TestFile::with(&pattern(LONG));
     for driver in DRIVERS {
         println!("{driver:?}");
-        let (near, _far) = pair_with_completion();
+        let (near, _far, _sender) = pair_with_completion();
         let (token, progress) = (CancelToken::new(), Progress::new());
         std::thread::scope(|scope| {
             let sending = scope.spawn(|| {
@@ -332,8 +329,8 @@ fn a_wait_can_be_cancelled_although_there_is_a_completion_in_the_error_queue() {
 fn a_relay_waits_for_one_side_although_the_other_hung_up() {
     for is_async in [false, true] {
         println!("async: {is_async}");
-        let (near_a, far_a) = pair_with_completion();
-        let (near_b, far_b) = pair_with_completion();
+        let (near_a, far_a, sender_a) = pair_with_completion();
+        let (near_b, far_b, sender_b) = pair_with_completion();
         let progress = RelayProgress::new();
         std::thread::scope(|scope| {
             let (far_a, mut far_b) = (far_a, far_b);
@@ -375,6 +372,7 @@ fn a_relay_waits_for_one_side_although_the_other_hung_up() {
             let turns = progress.turns() - turns;
             assert!(turns < FEW_CALLS, "{turns} turns with one side gone");
             far_b.set_nonblocking(false).unwrap();
+            drop((sender_a, sender_b));
             let _ = far_b.read_to_end(&mut Vec::new());
             let cause = relaying.join().unwrap().cause;
             assert!(

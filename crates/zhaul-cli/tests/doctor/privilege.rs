@@ -101,7 +101,7 @@ fn what_this_process_can_do_the_report_calls_available() {
     let ring = io_uring::Ring::new();
     assert_eq!(ring.is_ok(), status("io_uring") == "available");
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let can_send = msg_zerocopy::enable(listener.as_fd()).is_ok();
+    let can_send = msg_zerocopy::Sender::new(listener.as_fd()).is_ok();
     assert_eq!(can_send, status("msg_zerocopy") == "limited");
     let sealed = rustix::fs::memfd_create("test", rustix::fs::MemfdFlags::ALLOW_SEALING);
     assert_eq!(sealed.is_ok(), status("memfd") == "available");

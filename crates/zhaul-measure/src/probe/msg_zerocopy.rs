@@ -1,11 +1,12 @@
 //! `send(2)` with MSG_ZEROCOPY, and whether the kernel really did without a copy.
 
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::time::Instant;
 
+use bytes::Bytes;
 use rustix::event::PollFlags;
-use zhaul_sys::msg_zerocopy::{Completion, completion, enable, send_static};
+use zhaul_sys::msg_zerocopy::Sender;
 
 use super::context::Context;
 use super::devices;
@@ -32,14 +33,15 @@ pub(super) const TRY_A_PEER: &str =
 pub(super) fn to_socket(_: &Context) -> Result<Seen, Trouble> {
     let content = pattern::bytes(pattern::FEW);
     let ends = Ends::tcp()?;
-    enable(ends.near.as_fd()).during("setsockopt (SO_ZEROCOPY)")?;
+    let mut sender = Sender::new(ends.near.as_fd()).during("setsockopt (SO_ZEROCOPY)")?;
+    let bytes = Bytes::from_static(content);
     let mut calls = 0;
     ends.carry(content, "send (MSG_ZEROCOPY)", |at| {
-        let sent = send_static(ends.near.as_fd(), &content[at..])?;
+        let sent = sender.send(&[bytes.slice(at..)], false)?;
         calls += 1;
-        Ok(sent)
+        Ok(sent.bytes)
     })?;
-    let copied = copied(ends.near.as_fd(), calls)?;
+    let copied = copied(&mut sender)?;
     let evidence = format!(
         "{} bytes over TCP on loopback arrived unchanged; every call was completed ({calls}); \
          the kernel {}",
@@ -63,26 +65,21 @@ pub(super) fn to_socket(_: &Context) -> Result<Seen, Trouble> {
     Ok(seen.fact("avoided_copy_on_loopback", !copied))
 }
 
-/// Waits for the completions of so many calls; true if any was copied after all.
-fn copied(socket: BorrowedFd<'_>, calls: u32) -> Result<bool, Trouble> {
+/// Waits for the completions; true if any call was copied after all.
+fn copied(sender: &mut Sender) -> Result<bool, Trouble> {
     let deadline = Instant::now() + PATIENCE;
-    let (mut completed, mut copied) = (0, false);
-    while completed < calls {
-        match completion(socket).during("recvmsg (MSG_ERRQUEUE)")? {
-            Some(Completion {
-                first,
-                last,
-                copied: this,
-            }) => {
-                completed += last.wrapping_sub(first) + 1;
-                copied |= this;
-            }
-            // A filled error queue is POLLERR, which needs no asking for.
-            None if ends::wait(&[(socket, PollFlags::empty())], deadline) => {}
-            None => return Err(Trouble::Stuck("completions of MSG_ZEROCOPY")),
+    let mut copied = false;
+    loop {
+        let reaped = sender.reap().during("recvmsg (MSG_ERRQUEUE)")?;
+        copied |= reaped.copied_calls > 0;
+        if sender.pending() == 0 {
+            return Ok(copied);
+        }
+        // A filled error queue is POLLERR, which needs no asking for.
+        if reaped.calls == 0 && !ends::wait(&[(sender.as_fd(), PollFlags::empty())], deadline) {
+            return Err(Trouble::Stuck("completions of MSG_ZEROCOPY"));
         }
     }
-    Ok(copied)
 }
 
 /// To another machine that reads and drops what it gets. Whether the bytes arrived unchanged is not
@@ -91,13 +88,14 @@ pub(super) fn to_peer(peer: SocketAddr) -> Result<Seen, Trouble> {
     let content = pattern::bytes(pattern::FEW);
     let socket = TcpStream::connect_timeout(&peer, PATIENCE).preparing("connect to the peer")?;
     socket.set_nonblocking(true).preparing("fcntl")?;
-    enable(socket.as_fd()).during("setsockopt (SO_ZEROCOPY)")?;
+    let mut sender = Sender::new(socket.as_fd()).during("setsockopt (SO_ZEROCOPY)")?;
+    let bytes = Bytes::from_static(content);
     let deadline = Instant::now() + PATIENCE;
     let (mut sent, mut calls) = (0, 0);
     while sent < content.len() {
-        match send_static(socket.as_fd(), &content[sent..]) {
-            Ok(n) => {
-                sent += n;
+        match sender.send(&[bytes.slice(sent..)], false) {
+            Ok(call) => {
+                sent += call.bytes;
                 calls += 1;
             }
             Err(error) if ends::is_soon(&error) => {
@@ -108,7 +106,7 @@ pub(super) fn to_peer(peer: SocketAddr) -> Result<Seen, Trouble> {
             Err(error) => return Err(error).during("send (MSG_ZEROCOPY)"),
         }
     }
-    let copied = copied(socket.as_fd(), calls)?;
+    let copied = copied(&mut sender)?;
     let own = socket.local_addr().preparing("getsockname")?;
     let device = devices::gathers(own.ip().to_canonical());
     let evidence = format!("{sent} bytes to {peer}; every call was completed ({calls})");

@@ -3,8 +3,9 @@
 use std::os::fd::AsFd;
 use std::time::Instant;
 
+use bytes::Bytes;
 use rustix::event::PollFlags;
-use zhaul_sys::msg_zerocopy::{enable, send_static};
+use zhaul_sys::msg_zerocopy::Sender;
 use zhaul_sys::setsockopt::{IntOption, set};
 use zhaul_sys::tcp_zerocopy_receive::ReceiveWindow;
 
@@ -31,7 +32,8 @@ pub(super) fn from_socket(_: &Context) -> Result<Seen, Trouble> {
     // The best case: one page a segment, from whole pages.
     let ends = Ends::tcp_with(|listener| set(listener, IntOption::TcpMaxSegment, SEGMENT))?;
     let content = pattern::bytes(pattern::ALL);
-    let sent = send_pages(&ends, content)?;
+    // Kept until all has arrived, so that nothing is left to be reaped.
+    let (sent, _sender) = send_pages(&ends, content)?;
     let content = &content[..sent];
     let window = ReceiveWindow::of(ends.far.as_fd(), sent.next_multiple_of(4096));
     let mut window = window.during("mmap of a socket")?;
@@ -72,13 +74,12 @@ pub(super) fn from_socket(_: &Context) -> Result<Seen, Trouble> {
 
 /// Sends what the socket takes at once: by whole pages if MSG_ZEROCOPY works, since pages that were
 /// copied together with others cannot be mapped.
-fn send_pages(ends: &Ends, content: &'static [u8]) -> Result<usize, Trouble> {
+fn send_pages(ends: &Ends, content: &'static [u8]) -> Result<(usize, Option<Sender>), Trouble> {
     let near = ends.near.as_fd();
-    let by_page = enable(near).is_ok();
-    let sent = if by_page {
-        send_static(near, content)
-    } else {
-        rustix::io::write(near, content).map_err(Into::into)
+    let Ok(mut sender) = Sender::new(near) else {
+        let sent = rustix::io::write(near, content).preparing("write to a socket")?;
+        return Ok((sent, None));
     };
-    sent.preparing("send")
+    let sent = sender.send(&[Bytes::from_static(content)], false);
+    Ok((sent.preparing("send")?.bytes, Some(sender)))
 }
