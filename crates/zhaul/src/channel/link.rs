@@ -1,0 +1,322 @@
+//! What both ends of a channel have: a socket, the ring that they write, the ring that the other writes;
+//! and how one sleeps until the other has done something.
+//!
+//! # Sleeping and waking
+//! Who is about to sleep says so in its own ring (`sleep`), then looks at the other's counter once more;
+//! who publishes raises its own counter, then looks at the other's `sleep`. With a full fence between
+//! the two steps on both sides, at least one of them sees what the other did, so no wake-up is lost, and
+//! none costs a system call while the other is awake.
+//!
+//! A thread sleeps by `futex(2)` on the other's counter for the first [`FUTEX_TIME`], which wakes as fast
+//! as an eventfd, and then by `poll(2)` on the socket, which also sees the other die. A task sleeps on
+//! the socket. An eventfd is shared with the peer, who could fill its counter and take O_NONBLOCK away
+//! (both belong to the description), so that *our* write would wait for ever; a pipe's mutex is held while
+//! its reader's memory is faulted in. `send(2)` with MSG_DONTWAIT on a UNIX socket and FUTEX_WAKE wait for
+//! nobody.
+//!
+//! A `sleep` word is `episode * 4 + mode`; each time of sleep is woken once.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering, fence};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::{Errno, retry_on_intr};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketType,
+};
+use rustix::time::Timespec;
+use zhaul_sys::memfd_seals::SealedMemfd;
+use zhaul_sys::shared_ring::{OwnRing, PeerRing};
+
+use super::error::ChannelError;
+use super::wire::{CONTROL_BYTES, Control, MAX_LEASES, Violation};
+
+/// How long a thread sleeps by futex before it sleeps on the socket.
+const FUTEX_TIME: Duration = Duration::from_millis(1);
+
+const AWAKE: u32 = 0;
+const ON_FUTEX: u32 = 1;
+const ON_SOCKET: u32 = 2;
+const MODES: u32 = 3;
+const EPISODE: u32 = 4;
+
+/// A connected socket of the right kind.
+#[derive(Debug)]
+pub(super) struct Socket(OwnedFd);
+
+/// What a look at the socket brought.
+#[derive(Debug)]
+pub(super) enum Incoming {
+    Message(Control, Vec<OwnedFd>),
+    Empty,
+    End,
+}
+
+/// Why a sleep ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Woken {
+    /// The other's counter changed, or may have.
+    Published,
+    /// There is something on the socket.
+    Socket,
+    TimedOut,
+}
+
+impl Socket {
+    pub(super) fn new(fd: OwnedFd) -> Result<Self, ChannelError> {
+        let kind = rustix::net::sockopt::socket_type(&fd);
+        if kind != Ok(SocketType::SEQPACKET) || !is_unix_socket(fd.as_fd()) {
+            return Err(ChannelError::NotSeqpacket);
+        }
+        Ok(Self(fd))
+    }
+
+    /// Sends a message, or says that there is no room.
+    pub(super) fn send(
+        &self,
+        message: Control,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<(), Errno> {
+        let bytes = message.encode();
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        if descriptors.is_empty() {
+            return retry_on_intr(|| rustix::net::send(&self.0, &bytes, flags)).map(drop);
+        }
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_LEASES + 1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        let fits = ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
+        assert!(fits, "at most a memfd and MAX_LEASES");
+        let iov = [IoSlice::new(&bytes)];
+        retry_on_intr(|| rustix::net::sendmsg(&self.0, &iov, &mut ancillary, flags)).map(drop)
+    }
+
+    /// Takes the next message, if there is one.
+    pub(super) fn receive(&self) -> Result<Incoming, ChannelError> {
+        // One byte more than a message has, so that a longer one is seen to be longer. Descriptors that
+        // have no room here are closed by the kernel and never ours.
+        let mut bytes = [0; CONTROL_BYTES + 1];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_LEASES + 1))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+        let message = loop {
+            let mut iov = [IoSliceMut::new(&mut bytes)];
+            match rustix::net::recvmsg(&self.0, &mut iov, &mut ancillary, flags) {
+                // A reset is told once, before the messages that came earlier.
+                Err(Errno::INTR | Errno::CONNRESET) => {}
+                Err(Errno::AGAIN) => return Ok(Incoming::Empty),
+                result => break result.map_err(ChannelError::errno("recvmsg"))?,
+            }
+        };
+        let descriptors: Vec<_> = ancillary
+            .drain()
+            .filter_map(|part| match part {
+                RecvAncillaryMessage::ScmRights(fds) => Some(fds),
+                _ => None,
+            })
+            .flatten()
+            .collect();
+        if message.bytes == 0 && descriptors.is_empty() {
+            return Ok(Incoming::End);
+        }
+        let came = descriptors.len();
+        let judged = Control::decode(&bytes[..message.bytes]).and_then(|control| {
+            let cut = message.flags.contains(ReturnFlags::CTRUNC);
+            if cut || !control.descriptors().contains(&came) {
+                return Err(Violation::Descriptors { came });
+            }
+            Ok(control)
+        });
+        match judged {
+            Ok(control) => Ok(Incoming::Message(control, descriptors)),
+            Err(violation) => {
+                close_elsewhere(descriptors);
+                Err(violation.into())
+            }
+        }
+    }
+
+    /// Waits for something to read or, with `to_send`, for room to write. False when the deadline
+    /// passed.
+    pub(super) fn wait(
+        &self,
+        to_send: bool,
+        deadline: Option<Instant>,
+    ) -> Result<bool, ChannelError> {
+        let events = if to_send {
+            PollFlags::OUT
+        } else {
+            PollFlags::IN
+        };
+        loop {
+            let timeout = match deadline.map(|at| at.saturating_duration_since(Instant::now())) {
+                Some(Duration::ZERO) => return Ok(false),
+                left => left.and_then(|left| Timespec::try_from(left).ok()),
+            };
+            let mut fds = [PollFd::new(&self.0, events)];
+            match poll(&mut fds, timeout.as_ref()) {
+                Ok(0) | Err(Errno::INTR) => {}
+                Ok(_) => return Ok(true),
+                Err(errno) => return Err(ChannelError::errno("poll")(errno)),
+            }
+        }
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// A socket with rings on both sides, once the other's came.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) socket: Socket,
+    pub(super) own: OwnRing,
+    peer: OnceLock<PeerRing>,
+    /// The other's `sleep` that was answered last.
+    woken: AtomicU32,
+}
+
+impl Link {
+    pub(super) fn new(socket: Socket, own: OwnRing) -> Self {
+        Self {
+            socket,
+            own,
+            peer: OnceLock::new(),
+            woken: AtomicU32::new(AWAKE),
+        }
+    }
+
+    pub(super) fn peer(&self) -> Option<&PeerRing> {
+        self.peer.get()
+    }
+
+    /// Takes the other's ring, which comes once.
+    pub(super) fn set_peer(&self, ring: PeerRing) -> Result<(), PeerRing> {
+        self.peer.set(ring)
+    }
+
+    /// What the other published so far.
+    pub(super) fn published(&self) -> u32 {
+        self.peer().map_or(0, PeerRing::published)
+    }
+
+    /// Shows the other that there are so many entries, and wakes it if it sleeps.
+    pub(super) fn publish(&self, entries: u32) {
+        self.own.published().store(entries, Ordering::Release);
+        self.wake();
+    }
+
+    /// Wakes the other if it sleeps. Before its ring came it looks at ours once it has sent that.
+    pub(super) fn wake(&self) {
+        fence(Ordering::SeqCst);
+        let Some(sleep) = self.peer().map(PeerRing::sleep) else {
+            return;
+        };
+        if sleep & MODES == AWAKE || self.woken.swap(sleep, Ordering::Relaxed) == sleep {
+            return;
+        }
+        if sleep & MODES == ON_FUTEX {
+            self.own.wake();
+        } else {
+            // Without room there are messages that will wake it; a peer that is gone is noticed by who
+            // reads next.
+            let _ = self.socket.send(Control::Wake, &[]);
+        }
+    }
+
+    /// Says that this side sleeps on the socket from now on. True if it need not: the other published
+    /// something else than `seen`.
+    #[cfg(feature = "tokio")]
+    pub(super) fn sleep_on_socket(&self, seen: u32) -> bool {
+        self.set_sleep(ON_SOCKET);
+        self.published() != seen
+    }
+
+    /// Says that this side is awake.
+    pub(super) fn awake(&self) {
+        self.set_sleep(AWAKE);
+    }
+
+    /// Sleeps until the other published something else than `seen`, or something is on the socket.
+    pub(super) fn wait(
+        &self,
+        seen: u32,
+        deadline: Option<Instant>,
+    ) -> Result<Woken, ChannelError> {
+        if let Some(peer) = self.peer() {
+            let until = Instant::now() + FUTEX_TIME;
+            let until = deadline.map_or(until, |deadline| until.min(deadline));
+            loop {
+                self.set_sleep(ON_FUTEX);
+                if peer.published() != seen {
+                    self.awake();
+                    return Ok(Woken::Published);
+                }
+                let left = until.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    break;
+                }
+                peer.wait(seen, left);
+            }
+        }
+        self.set_sleep(ON_SOCKET);
+        if self.published() != seen {
+            self.awake();
+            return Ok(Woken::Published);
+        }
+        let readable = self.socket.wait(false, deadline);
+        self.awake();
+        Ok(if readable? {
+            Woken::Socket
+        } else {
+            Woken::TimedOut
+        })
+    }
+
+    fn set_sleep(&self, mode: u32) {
+        let sleep = self.own.sleep();
+        let before = sleep.load(Ordering::Relaxed);
+        let episode = (before & !MODES).wrapping_add(EPISODE);
+        sleep.store(episode | mode, Ordering::Release);
+        fence(Ordering::SeqCst);
+    }
+}
+
+/// The ring in a `Hello`.
+pub(super) fn ring_of(descriptors: Vec<OwnedFd>, cells: usize) -> Result<PeerRing, ChannelError> {
+    let memfd = descriptors.into_iter().next().expect("one, as decoded");
+    let memfd = verify(memfd)?;
+    PeerRing::map(&memfd, cells)
+        .map_err(ChannelError::io("mmap"))?
+        .ok_or(ChannelError::Violation(Violation::RingTooShort))
+}
+
+pub(super) fn verify(memfd: OwnedFd) -> Result<SealedMemfd, Violation> {
+    SealedMemfd::verify(memfd).map_err(|(memfd, refusal)| {
+        close_elsewhere(vec![memfd]);
+        Violation::Memory(refusal)
+    })
+}
+
+/// SO_DOMAIN, which no file system is asked for.
+pub(super) fn is_unix_socket(fd: BorrowedFd<'_>) -> bool {
+    rustix::net::sockopt::socket_domain(fd) == Ok(AddressFamily::UNIX)
+}
+
+/// Closes descriptors of a kind that nobody asked for in a thread of their own: `close(2)` of a FUSE file
+/// waits for its server, that of a socket may linger.
+pub(super) fn close_elsewhere(descriptors: Vec<OwnedFd>) {
+    if !descriptors.is_empty() {
+        // Without a thread they are closed here.
+        let _ = std::thread::Builder::new()
+            .name("zhaul-close".into())
+            .spawn(move || drop(descriptors));
+    }
+}
