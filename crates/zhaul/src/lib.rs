@@ -59,6 +59,7 @@ mod sparse;
 #[cfg(feature = "tokio")]
 pub mod async_io;
 pub mod calibration;
+pub mod channel;
 #[cfg(feature = "tokio")]
 pub mod cold;
 pub mod endpoint;

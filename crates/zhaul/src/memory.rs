@@ -38,6 +38,7 @@ mod pool;
 mod segment;
 
 pub use aggregate::{Aggregate, Segments};
+pub(crate) use fbuf::within;
 pub use fbuf::{FBuf, FBufMut, Position};
 pub use file_range::{FileRange, SharedFd};
 pub use pool::{Pool, PoolBuilder, PoolError, PoolUsage};

@@ -255,7 +255,13 @@ impl Deref for View {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        let map = self.0.loan.memory.map.get().expect("mapped when it was made");
+        let map = self
+            .0
+            .loan
+            .memory
+            .map
+            .get()
+            .expect("mapped when it was made");
         let start = usize::try_from(self.0.start).expect("it is mapped");
         map.bytes(start..start + self.0.len)
     }

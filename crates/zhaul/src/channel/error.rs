@@ -73,7 +73,9 @@ impl fmt::Display for ChannelError {
         match self {
             Self::PeerGone => write!(f, "the other end of the channel is gone"),
             Self::TimedOut => write!(f, "the deadline passed"),
-            Self::Violation(violation) => write!(f, "the other end broke the protocol: {violation}"),
+            Self::Violation(violation) => {
+                write!(f, "the other end broke the protocol: {violation}")
+            }
             Self::NotSeqpacket => write!(f, "not a connected UNIX socket of type SOCK_SEQPACKET"),
             Self::TooManyHops => write!(f, "the buffer came through too many processes"),
             Self::Io { operation, source } => write!(f, "{operation}: {source}"),

@@ -66,11 +66,6 @@ impl<T> InFlight<T> {
         self.free.push(ticket.index);
         Ok(held)
     }
-
-    /// All values.
-    pub(super) fn clear(&mut self) {
-        *self = Self::new(u32::try_from(self.places.len()).expect("made of a u32"));
-    }
 }
 
 #[cfg(test)]

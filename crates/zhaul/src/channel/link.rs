@@ -39,6 +39,10 @@ use super::wire::{CONTROL_BYTES, Control, MAX_LEASES, Violation};
 /// How long a thread sleeps by futex before it sleeps on the socket.
 const FUTEX_TIME: Duration = Duration::from_millis(1);
 
+/// How many messages are read in one go: a peer that sends more than it needs to does not keep us. Two
+/// for each pool and some wake-ups are the most that may be there at one time.
+pub(super) const MESSAGES: usize = 256;
+
 const AWAKE: u32 = 0;
 const ON_FUTEX: u32 = 1;
 const ON_SOCKET: u32 = 2;
@@ -54,6 +58,17 @@ pub(super) struct Socket(OwnedFd);
 pub(super) enum Incoming {
     Message(Control, Vec<OwnedFd>),
     Empty,
+    End,
+}
+
+/// How far a reading of messages got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Read {
+    /// There are no more now.
+    All,
+    /// There may be more.
+    Part,
+    /// There will be no more.
     End,
 }
 
@@ -245,11 +260,7 @@ impl Link {
     }
 
     /// Sleeps until the other published something else than `seen`, or something is on the socket.
-    pub(super) fn wait(
-        &self,
-        seen: u32,
-        deadline: Option<Instant>,
-    ) -> Result<Woken, ChannelError> {
+    pub(super) fn wait(&self, seen: u32, deadline: Option<Instant>) -> Result<Woken, ChannelError> {
         if let Some(peer) = self.peer() {
             let until = Instant::now() + FUTEX_TIME;
             let until = deadline.map_or(until, |deadline| until.min(deadline));

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use super::buffer::{Buffer, SharedMemory};
+use super::buffer::{Buffer, SharedMemory, View};
 use super::error::ChannelError;
 use super::link::{Socket, close_elsewhere, is_unix_socket, verify};
 use super::wire::{Control, Descriptor, MAX_LEASES, MAX_POOLS, Violation};
@@ -25,9 +25,15 @@ impl From<FBuf> for Outgoing {
     }
 }
 
-impl<B: Into<Buffer>> From<B> for Outgoing {
-    fn from(buffer: B) -> Self {
-        Self(Payload::Shared(buffer.into()))
+impl From<Buffer> for Outgoing {
+    fn from(buffer: Buffer) -> Self {
+        Self(Payload::Shared(buffer))
+    }
+}
+
+impl From<View> for Outgoing {
+    fn from(view: View) -> Self {
+        Self(Payload::Shared(view.into()))
     }
 }
 
@@ -35,11 +41,7 @@ impl Outgoing {
     /// Offset and length in its memory.
     pub(super) fn place(&self) -> (u64, u64) {
         match &self.0 {
-            Payload::Pool(buffer) => {
-                let position = buffer.position();
-                let slot = u64::from(position.slot) * buffer.pool().slot_bytes() as u64;
-                (slot + u64::from(position.offset), u64::from(position.len))
-            }
+            Payload::Pool(buffer) => (buffer.offset_in_pool(), buffer.len() as u64),
             Payload::Shared(buffer) => {
                 let range = buffer.file_range().1;
                 (range.start, range.end - range.start)
@@ -96,7 +98,7 @@ impl Source {
         }
     }
 
-    /// True if every buffer of it can only come once.
+    /// True if no new bytes will ever be in it.
     fn is_immutable(&self) -> bool {
         matches!(self, Self::Shared(memory) if memory.memfd.is_immutable())
     }

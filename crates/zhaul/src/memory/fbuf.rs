@@ -143,6 +143,11 @@ impl FBuf {
         }
     }
 
+    /// The offset of the first byte in [`Pool::memfd`].
+    pub(crate) fn offset_in_pool(&self) -> u64 {
+        self.slot.len() as u64 * u64::from(self.slot.index()) + u64::from(self.start)
+    }
+
     /// True if they are of this pool.
     pub fn is_of(&self, pool: &Pool) -> bool {
         self.slot.is_of(&pool.arena)
@@ -203,7 +208,7 @@ pub struct Position {
 }
 
 /// The range inside `0..len` that is meant.
-pub(super) fn within(range: impl RangeBounds<usize>, len: usize) -> Range<usize> {
+pub(crate) fn within(range: impl RangeBounds<usize>, len: usize) -> Range<usize> {
     let start = match range.start_bound() {
         Bound::Included(&start) => start,
         Bound::Excluded(&before) => before.saturating_add(1),

@@ -1,0 +1,256 @@
+//! What a sender handed over: the state of its end, and what becomes of it when the sender is gone.
+//!
+//! A buffer that is out is not used again before it came back, or before the processes that could read
+//! it are gone. That the socket of the receiver is closed does not say so of processes that the receiver
+//! passed the buffer on to. All of them keep a *lease* open, one end of a socket pair whose other end is
+//! watched here, as long as they have the memory.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+
+use super::error::ChannelError;
+use super::in_flight::InFlight;
+use super::link::{Incoming, Link, MESSAGES, Read, Socket, Woken, close_elsewhere, ring_of};
+use super::pools::{Announced, Outgoing};
+use super::wire::{Control, DESCRIPTOR_WORDS, Descriptor, Ticket, Violation, new_entries};
+use zhaul_sys::shared_ring::OwnRing;
+
+/// The sender's end of a channel.
+#[derive(Debug)]
+pub(super) struct Lent {
+    link: Link,
+    window: u32,
+    /// Entries written to the ring, and those of them that the receiver was shown.
+    written: u32,
+    published: u32,
+    /// Entries of the receiver's ring that were read.
+    returned: u32,
+    in_flight: InFlight<Held>,
+    announced: Announced,
+    /// Passed on with every pool; closed here to see whether others have it.
+    lease: OwnedFd,
+    leases: OwnedFd,
+    peer_finished: bool,
+}
+
+#[derive(Debug)]
+struct Held {
+    /// Kept, so that the memory is not used again.
+    _buffer: Outgoing,
+    serial: u32,
+}
+
+impl Lent {
+    pub(super) fn new(socket: OwnedFd, window: u32) -> Result<Self, ChannelError> {
+        let socket = Socket::new(socket)?;
+        let (ring, memfd) = OwnRing::new(window as usize * DESCRIPTOR_WORDS)
+            .map_err(ChannelError::io("memfd_create"))?;
+        let (leases, lease) = UnixStream::pair().map_err(ChannelError::io("socketpair"))?;
+        socket
+            .send(Control::Hello { window }, &[memfd.as_fd()])
+            .map_err(gone_or("sendmsg"))?;
+        Ok(Self {
+            link: Link::new(socket, ring),
+            window,
+            written: 0,
+            published: 0,
+            returned: 0,
+            in_flight: InFlight::new(window),
+            announced: Announced::default(),
+            lease: lease.into(),
+            leases: leases.into(),
+            peer_finished: false,
+        })
+    }
+
+    #[cfg(feature = "tokio")]
+    pub(super) fn link(&self) -> &Link {
+        &self.link
+    }
+
+    /// How many buffers are out.
+    pub(super) fn len(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    /// What of the receiver's ring was read.
+    #[cfg(feature = "tokio")]
+    pub(super) fn returned(&self) -> u32 {
+        self.returned
+    }
+
+    /// Writes a buffer to the ring; the receiver sees it after [`flush`](Self::flush). Gives it back if
+    /// the window or the numbers of pools are used up.
+    pub(super) fn offer(&mut self, outgoing: Outgoing) -> Result<Option<Outgoing>, ChannelError> {
+        if self.peer_finished {
+            return Err(ChannelError::PeerGone);
+        }
+        self.reclaim()?;
+        if self.in_flight.room() == 0 {
+            return Ok(Some(outgoing));
+        }
+        let socket = &self.link.socket;
+        let lease = self.lease.as_fd();
+        let Some(serial) = self.announced.announce(&outgoing, socket, lease)? else {
+            return Ok(Some(outgoing));
+        };
+        let (offset, len) = outgoing.place();
+        let ticket = self.in_flight.insert(Held {
+            _buffer: outgoing,
+            serial,
+        });
+        self.announced.sent(serial);
+        let descriptor = Descriptor {
+            pool: serial,
+            ticket,
+            offset,
+            len,
+        };
+        let first = (self.written & (self.window - 1)) as usize * DESCRIPTOR_WORDS;
+        for (at, word) in descriptor.encode().into_iter().enumerate() {
+            self.link
+                .own
+                .cell(first + at)
+                .store(word, Ordering::Relaxed);
+        }
+        self.written = self.written.wrapping_add(1);
+        Ok(None)
+    }
+
+    /// Shows the receiver what was written.
+    pub(super) fn flush(&mut self) -> Result<(), ChannelError> {
+        if self.published != self.written {
+            self.published = self.written;
+            self.link.publish(self.written);
+            if self.link.peer().is_none() {
+                self.read_messages()?;
+                self.link.wake();
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes back what the receiver gave back.
+    pub(super) fn reclaim(&mut self) -> Result<(), Violation> {
+        let Some(peer) = self.link.peer() else {
+            return Ok(());
+        };
+        let out = u32::try_from(self.in_flight.len()).expect("at most a window");
+        for _ in 0..new_entries(peer.published(), self.returned, out)? {
+            let cell = (self.returned & (self.window - 1)) as usize;
+            let held = self.in_flight.remove(Ticket::decode(peer.cell(cell)))?;
+            self.announced.came_back(held.serial, &self.link.socket);
+            self.returned = self.returned.wrapping_add(1);
+        }
+        Ok(())
+    }
+
+    /// Reads what is on the socket, at most [`MESSAGES`].
+    pub(super) fn read_messages(&mut self) -> Result<Read, ChannelError> {
+        for _ in 0..MESSAGES {
+            match self.link.socket.receive()? {
+                Incoming::Empty => return Ok(Read::All),
+                Incoming::End => {
+                    self.reclaim()?;
+                    return Err(ChannelError::PeerGone);
+                }
+                Incoming::Message(Control::Wake, _) => {}
+                Incoming::Message(Control::Finish, _) => self.peer_finished = true,
+                Incoming::Message(hello @ Control::Hello { window }, descriptors) => {
+                    if window != self.window {
+                        return Err(Violation::Window { window }.into());
+                    }
+                    let ring = ring_of(descriptors, window as usize)?;
+                    let again = self.link.set_peer(ring).is_err();
+                    if again {
+                        return Err(Violation::Unexpected(hello).into());
+                    }
+                }
+                Incoming::Message(message, descriptors) => {
+                    close_elsewhere(descriptors);
+                    return Err(Violation::Unexpected(message).into());
+                }
+            }
+        }
+        Ok(Read::Part)
+    }
+
+    /// Sleeps until something came back, or may have. False when the deadline passed.
+    pub(super) fn wait(&mut self, deadline: Option<Instant>) -> Result<bool, ChannelError> {
+        self.flush()?;
+        match self.link.wait(self.returned, deadline)? {
+            Woken::Published => {}
+            Woken::Socket => {
+                self.read_messages()?;
+            }
+            Woken::TimedOut => return Ok(false),
+        }
+        self.reclaim()?;
+        Ok(true)
+    }
+
+    /// Tells the receiver that nothing follows.
+    pub(super) fn say_finished(&mut self, deadline: Option<Instant>) -> Result<(), ChannelError> {
+        self.flush()?;
+        loop {
+            match self.link.socket.send(Control::Finish, &[]) {
+                Err(Errno::AGAIN) => {
+                    if !self.link.socket.wait(true, deadline)? {
+                        return Err(ChannelError::TimedOut);
+                    }
+                }
+                result => return result.map_err(gone_or("send")),
+            }
+        }
+    }
+
+    /// Keeps what is out until nobody can read it any more: at once, or in a thread of its own.
+    pub(super) fn linger(self) {
+        if self.in_flight.len() == 0 {
+            return;
+        }
+        let shared = std::sync::Arc::new(std::sync::Mutex::new(Some(self)));
+        let lent = std::sync::Arc::clone(&shared);
+        let take = move || lent.lock().ok().and_then(|mut lent| lent.take());
+        let thread = std::thread::Builder::new().name("zhaul-lent".into());
+        let spawned = thread.spawn(move || {
+            if let Some(lent) = take() {
+                lent.wait_until_unread();
+            }
+        });
+        if spawned.is_err() {
+            tracing::warn!("no thread to wait for buffers that are out: they are never used again");
+            std::mem::forget(shared);
+        }
+    }
+
+    fn wait_until_unread(mut self) {
+        let ended = loop {
+            if self.reclaim().is_err() || self.in_flight.len() == 0 {
+                return;
+            }
+            if let Err(error) = self.wait(None) {
+                break error;
+            }
+        };
+        if !matches!(ended, ChannelError::PeerGone) {
+            return;
+        }
+        drop(self.lease);
+        // Nothing is asked for: that the other ends are closed is always told.
+        let mut fds = [PollFd::new(&self.leases, PollFlags::empty())];
+        while poll(&mut fds, None) == Err(Errno::INTR) {}
+    }
+}
+
+fn gone_or(operation: &'static str) -> impl FnOnce(Errno) -> ChannelError {
+    move |errno| match errno {
+        Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN => ChannelError::PeerGone,
+        errno => ChannelError::errno(operation)(errno),
+    }
+}
