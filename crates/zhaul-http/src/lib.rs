@@ -1,70 +1,41 @@
 //! A static file server on the transfer engine of `zhaul`.
 //!
 //! [`Config`] says what to serve, [`Server::bind`] checks it and opens the sockets, and
-//! [`Server::run`] serves until a [`Handle`] stops it. The way of a request:
+//! [`Server::run`] serves until a [`Handle`] stops it. Each module imports only from those above it:
 //!
-//! | step | where |
-//! |---|---|
-//! | a connection is let in and given to a worker | `accept` |
-//! | its bytes are received and parsed, its time limits kept | `worker`, `reactor`, `requests`, `connection`, [`request`] |
-//! | the path becomes a file, from the cache or from the file system | [`target`], `lookup`, `cache`, `entry`, `root` |
-//! | preconditions, ranges and codings decide what is sent | `answer`, `content`, `failure`, [`conditional`], [`range`], [`encoding`] |
-//! | a small answer goes out at once, in one send(2); others get a task and the engine | `answer`, `attend`, `send` |
+//! | module | holds | knows nothing of |
+//! |---|---|---|
+//! | `message` | requests, field lines, ranges, preconditions, codings, validators | descriptors, tokio, files |
+//! | `host` | the configuration and what follows from it, the clock | sockets |
+//! | `log` | the access log | workers |
+//! | `files` | the root, what paths lead to, the cache, who waits for storage | requests, workers |
+//! | `answer` | `decide`: from a request and what is known of files to a response | sockets, tasks, workers |
+//! | `wire` | a connection's socket, and HTTP/1.1 as it is written to it | how a response was decided |
+//! | `run` | accepting, connections, the event loop, sending, start and stop | – |
+//!
+//! The way of a request: `run::rounds` receives it, `run::requests` parses it, `answer::decide` says
+//! what the response is, `wire::h1` writes it. What is in memory goes out at once, in one send(2);
+//! what has to wait gets a task (`run::attend`, `run::send`).
 //!
 //! The protocol modules are pure and public, so that fuzzers and other servers can use them.
 #![forbid(unsafe_code)]
 
-mod accept;
-mod admission;
 mod answer;
-mod attend;
-mod cache;
-mod clock;
-mod config;
-mod connection;
-mod content;
-mod directory;
-mod entry;
-mod failure;
-mod head;
-mod html;
-mod linger;
-mod loading;
-mod lookup;
-mod mount;
-mod mounts;
-mod open_file;
-mod pace;
-mod reactor;
-mod record;
-mod remote;
-mod requests;
-mod root;
-mod send;
-mod server;
-mod site;
-mod storage;
-mod stream;
-mod worker;
+mod files;
+mod host;
+mod log;
+mod message;
+mod run;
+mod wire;
 
-pub mod access_log;
-pub mod body;
-pub mod conditional;
-pub mod encoding;
-pub mod error_page;
-pub mod etag;
-pub mod field_lines;
-pub mod listing;
-pub mod mime;
-pub mod multipart;
-pub mod range;
-pub mod request;
-pub mod rules;
-pub mod target;
-pub mod validators;
-
-pub use config::{AccessLog, Config, Limits, LogFormat, Stability, Symlinks};
-pub use mime::Charset;
-pub use server::{Handle, ServeError, Server};
-pub use site::SiteError;
+pub use answer::{error_page, listing};
+pub use host::config::{AccessLog, Config, Limits, LogFormat, Stability, Symlinks};
+pub use host::mime::Charset;
+pub use host::site::SiteError;
+pub use host::{mime, rules};
+pub use log::access_log;
+pub use message::{
+    body, conditional, encoding, etag, field_lines, multipart, range, request, target, validators,
+};
+pub use run::server::{Handle, ServeError, Server};
 pub use zhaul_service::{ListenAddr, ListenError};
