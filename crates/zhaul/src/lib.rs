@@ -62,6 +62,7 @@ pub mod calibration;
 pub mod channel;
 #[cfg(feature = "tokio")]
 pub mod cold;
+pub mod cow;
 pub mod endpoint;
 pub mod lease;
 pub mod memory;
@@ -74,6 +75,7 @@ pub mod residency;
 pub use cancel::CancelToken;
 #[cfg(feature = "tokio")]
 pub use cold::ColdPool;
+pub use cow::{CowRegion, Snapshot};
 pub use errno::errno_of;
 pub use handle::Handle;
 pub use haul::{Haul, transfer};
