@@ -222,8 +222,12 @@ impl Kind {
     fn vectors(self, pieces: &[Bytes]) -> io::Result<(Vec<IoSlice<'_>>, usize)> {
         let mut vectors = Vec::with_capacity(pieces.len().min(VECTORS));
         let mut asked = 0;
+        let most = match self {
+            Self::Stream => CALL_BYTES,
+            Self::Datagram => DATAGRAM_BYTES,
+        };
         for piece in pieces.iter().filter(|piece| !piece.is_empty()) {
-            let taken = piece.len().min(CALL_BYTES - asked);
+            let taken = piece.len().min(most - asked);
             let is_full = taken == 0 || vectors.len() == VECTORS;
             if self == Self::Datagram && (is_full || taken < piece.len()) {
                 return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
@@ -332,6 +336,8 @@ impl Account {
 
 /// The most that one call on a stream is given.
 pub const CALL_BYTES: usize = 4 << 20;
+/// What no datagram exceeds: the length in its header is 16 bits, of which 8 bytes are the header.
+const DATAGRAM_BYTES: usize = 65_527;
 /// UIO_MAXIOV.
 const VECTORS: usize = 1024;
 // asm-generic/socket.h; libc lacks it on glibc.

@@ -3,7 +3,7 @@
 
 use std::io::{ErrorKind, Read};
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use zhaul_sys::msg_zerocopy::{CALL_BYTES, Sender};
+use zhaul_sys::msg_zerocopy::Sender;
 
 fn tcp_pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -286,17 +286,55 @@ fn a_datagram_is_one_call_and_one_message() {
         sender.pending() == 0
     });
     assert_eq!(owned.load(SeqCst), 0);
-    let long = Bytes::from(vec![0; 100_000]);
-    let error = sender.send(&[long], false).unwrap_err();
-    assert_eq!(error.raw_os_error(), Some(libc::EMSGSIZE));
-    assert_eq!(sender.pending(), 0);
+}
+
+/// The kernel numbers a datagram before it finds that its segments are too many, drops it, and
+/// completes it. Who did not know would take the completion of each call for that of the next.
+#[test]
+fn a_datagram_that_fails_behind_its_number_is_passed_over() {
+    let (near, far) = udp_pair();
+    let mut sender = Sender::new(near.as_fd()).unwrap();
+    let owned = Arc::new(AtomicUsize::new(0));
+    cut_into_segments(&near, 10);
+    let error = sender
+        .send(&[counted(&owned, pattern(9_000, 1))], false)
+        .unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
+    assert_eq!((sender.pending(), owned.load(SeqCst)), (0, 0));
+    cut_into_segments(&near, 0);
+    let sent = sender
+        .send(&[counted(&owned, pattern(9_000, 2))], false)
+        .unwrap();
+    assert_eq!(sent.call, 1);
+    assert_eq!(far.recv(&mut [0; 10_000]).unwrap(), 9_000);
+    wait_until("it is completed", || {
+        sender.reap().unwrap();
+        sender.pending() == 0
+    });
+    assert_eq!(owned.load(SeqCst), 0);
+}
+
+/// `setsockopt(2)` UDP_SEGMENT.
+fn cut_into_segments(socket: &UdpSocket, bytes: libc::c_int) {
+    // SAFETY: the descriptor is borrowed for the call; the option reads one int, which lives on
+    // this stack.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_UDP,
+            libc::UDP_SEGMENT,
+            (&raw const bytes).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
 }
 
 #[test]
-fn a_datagram_too_long_for_one_call_is_refused_before_it() {
+fn a_datagram_too_long_and_an_empty_one_are_refused() {
     let (near, _far) = udp_pair();
     let mut sender = Sender::new(near.as_fd()).unwrap();
-    let long = Bytes::from(vec![0; CALL_BYTES + 1]);
+    let long = Bytes::from(vec![0; 65_528]);
     let error = sender.send(&[long], false).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::EMSGSIZE));
     let error = sender.send(&[Bytes::new()], false).unwrap_err();
