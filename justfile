@@ -21,6 +21,11 @@ ci:
 lab *args:
     lab/run {{args}}
 
+# Every order of events that the pool of buffers can meet (loom), and its unsafe code in Miri (nightly)
+model:
+    RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test --locked -p zhaul-sys --lib slots::model
+    CARGO_TARGET_DIR=target/miri cargo +nightly miri test --locked -p zhaul-sys --lib arena
+
 # Licences, advisories and sources of the dependencies (needs cargo-deny)
 deny:
     cargo deny check

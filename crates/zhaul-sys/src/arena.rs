@@ -13,18 +13,29 @@
 //!
 //! After `fork(2)` parent and child share the memory; the child must not use the arena.
 
+#[cfg(not(miri))]
 mod available;
+#[cfg(not(miri))]
+mod mapping;
+#[cfg(miri)]
+#[path = "arena/heap.rs"]
 mod mapping;
 mod slots;
+mod sync;
+mod waiters;
 
 use std::io;
 use std::ops::{Deref, DerefMut};
+#[cfg(not(miri))]
 use std::os::fd::BorrowedFd;
+use std::pin::Pin;
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use mapping::Mapping;
 use slots::Slots;
+use waiters::{Ticket, Waiters};
 
 /// Memory of equal slots.
 #[derive(Clone, Debug)]
@@ -36,6 +47,7 @@ pub struct Arena {
 struct Shared {
     mapping: Mapping,
     slots: Slots,
+    waiters: Waiters,
     slot_bytes: usize,
 }
 
@@ -60,6 +72,7 @@ impl Arena {
         let shared = Shared {
             mapping: Mapping::new(len, huge)?,
             slots: Slots::new(slots),
+            waiters: Waiters::default(),
             slot_bytes,
         };
         Ok(Self {
@@ -71,19 +84,32 @@ impl Arena {
     ///
     /// # Errors
     /// ENOMEM beyond RLIMIT_MEMLOCK, EPERM where that is 0, EAGAIN.
+    #[cfg(not(miri))]
     pub fn lock(&self) -> io::Result<()> {
         self.shared.mapping.lock()
     }
 
     /// A slot for nobody but the caller, with what its last owner left in it; `None` if all are in use.
     pub fn take(&self) -> Option<UniqueSlot> {
-        let index = self.shared.slots.take()?;
+        self.shared.slots.take().map(|index| self.slot(index))
+    }
+
+    /// The same, as soon as one is free and given to the caller: who asked first gets it first, and
+    /// before it is to be had by [`take`](Self::take).
+    pub fn taking(&self) -> Taking {
+        Taking {
+            arena: self.clone(),
+            ticket: None,
+        }
+    }
+
+    fn slot(&self, index: u32) -> UniqueSlot {
         // The slot in use holds a reference to the arena, which its last owner gives back.
         let shared = Arc::into_raw(Arc::clone(&self.shared));
-        Some(UniqueSlot(SharedSlot {
+        UniqueSlot(SharedSlot {
             shared: NonNull::new(shared.cast_mut()).expect("an Arc is not null"),
             index,
-        }))
+        })
     }
 
     /// Bytes in a slot.
@@ -101,10 +127,50 @@ impl Arena {
         self.shared.slots.in_use()
     }
 
+    /// How many wait for one.
+    pub fn waiting(&self) -> usize {
+        self.shared.waiters.count()
+    }
+
     /// The file behind the memory: slot `n` is at `n * slot_bytes()`. Nobody can write to it or change its
     /// size; its content changes as slots are used again.
+    #[cfg(not(miri))]
     pub fn memfd(&self) -> BorrowedFd<'_> {
         self.shared.mapping.memfd()
+    }
+}
+
+/// Waits for a slot; see [`Arena::taking`]. Dropped, it waits no longer.
+#[derive(Debug)]
+#[must_use = "nothing is taken before it is polled"]
+pub struct Taking {
+    arena: Arena,
+    /// Given up when there is a slot.
+    ticket: Option<Ticket>,
+}
+
+impl Future for Taking {
+    type Output = UniqueSlot;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<UniqueSlot> {
+        let Self { arena, ticket } = &mut *self;
+        let Shared { slots, waiters, .. } = &*arena.shared;
+        match waiters.poll(slots, ticket, context.waker()) {
+            Some(index) => {
+                *ticket = None;
+                Poll::Ready(arena.slot(index))
+            }
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl Drop for Taking {
+    fn drop(&mut self) {
+        let Shared { slots, waiters, .. } = &*self.arena.shared;
+        if let Some(ticket) = self.ticket {
+            waiters.leave(slots, ticket);
+        }
     }
 }
 
@@ -225,7 +291,9 @@ impl Clone for SharedSlot {
 
 impl Drop for SharedSlot {
     fn drop(&mut self) {
-        if self.shared().slots.release(self.index) {
+        let shared = self.shared();
+        if shared.slots.release(self.index) {
+            shared.waiters.freed(&shared.slots);
             // SAFETY: the pointer is of Arc::into_raw in take(). This was the last reference to the slot, so
             // its strong count is given back here and once.
             drop(unsafe { Arc::from_raw(self.shared.as_ptr()) });

@@ -36,6 +36,7 @@ mod fbuf;
 mod file_range;
 mod pool;
 mod segment;
+mod waiting;
 
 pub use aggregate::{Aggregate, Segments};
 pub(crate) use fbuf::within;
@@ -43,3 +44,4 @@ pub use fbuf::{FBuf, FBufMut, Position};
 pub use file_range::{FileRange, SharedFd};
 pub use pool::{Pool, PoolBuilder, PoolError, PoolUsage};
 pub use segment::{Memory, Segment};
+pub use waiting::Allocating;

@@ -7,7 +7,7 @@
 //! Everything that readers of a slot did happens before the next owner writes to it: they release the
 //! count, the last of them acquires it and releases the bit, and the next owner acquires the bit.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
+use super::sync::{AtomicU64, AtomicUsize, Ordering, fence};
 
 #[derive(Debug)]
 pub(super) struct Slots {
@@ -63,7 +63,8 @@ impl Slots {
     fn take_from(&self, word: usize) -> Option<usize> {
         let word = &self.free[word];
         loop {
-            let free = word.load(Ordering::Relaxed);
+            // For who waits; see `waiters`.
+            let free = word.load(Ordering::SeqCst);
             if free == 0 {
                 return None;
             }
@@ -93,7 +94,7 @@ impl Slots {
         fence(Ordering::Acquire);
         state.generation.fetch_add(1, Ordering::Relaxed);
         let word = slot as usize / 64;
-        self.free[word].fetch_or(1 << (slot % 64), Ordering::Release);
+        self.free[word].fetch_or(1 << (slot % 64), Ordering::SeqCst);
         if self.hint.load(Ordering::Relaxed) != word {
             self.hint.store(word, Ordering::Relaxed);
         }
@@ -117,3 +118,6 @@ impl Slots {
 }
 
 const MAX_REFERENCES: usize = isize::MAX as usize;
+
+#[cfg(all(test, loom))]
+mod model;

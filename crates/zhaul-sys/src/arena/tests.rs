@@ -1,3 +1,5 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Wake, Waker};
 use std::thread;
 
 use super::*;
@@ -75,6 +77,7 @@ fn impossible_sizes_are_refused() {
     }
 }
 
+#[cfg(not(miri))]
 #[test]
 fn nobody_else_can_write_or_resize() {
     use rustix::fs::FallocateFlags;
@@ -133,4 +136,109 @@ fn a_slot_is_never_overwritten_while_somebody_reads_it() {
         drop(senders);
     });
     assert_eq!(arena.in_use(), 0);
+}
+
+/// Counts how often it was woken.
+#[derive(Default)]
+struct Woken(AtomicUsize);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Somebody who waits.
+struct Waiter {
+    taking: Taking,
+    woken: Arc<Woken>,
+}
+
+impl Waiter {
+    fn of(arena: &Arena) -> Self {
+        Self {
+            taking: arena.taking(),
+            woken: Arc::default(),
+        }
+    }
+
+    fn poll(&mut self) -> Option<UniqueSlot> {
+        let waker = Waker::from(Arc::clone(&self.woken));
+        match Pin::new(&mut self.taking).poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(slot) => Some(slot),
+            Poll::Pending => None,
+        }
+    }
+
+    fn woken(&self) -> usize {
+        self.woken.0.load(Ordering::Relaxed)
+    }
+}
+
+#[test]
+fn a_free_slot_goes_to_whoever_waits_longest() {
+    let arena = Arena::new(1, 1, false).unwrap();
+    let slot = arena.take().unwrap();
+    let (mut first, mut second) = (Waiter::of(&arena), Waiter::of(&arena));
+    assert!(first.poll().is_none() && second.poll().is_none());
+    assert!(first.poll().is_none(), "polled again, it keeps its place");
+    assert_eq!(arena.waiting(), 2);
+    drop(slot);
+    assert_eq!((first.woken(), second.woken()), (1, 0));
+    assert!(arena.take().is_none(), "it is given away already");
+    assert!(second.poll().is_none());
+    let slot = first.poll().unwrap();
+    assert_eq!((arena.waiting(), arena.in_use()), (1, 1));
+    drop(slot);
+    assert_eq!(second.woken(), 1);
+    drop(second.poll().unwrap());
+    assert_eq!(arena.in_use(), 0);
+    assert!(Waiter::of(&arena).poll().is_some(), "nobody else waits");
+}
+
+#[test]
+fn whoever_waits_no_longer_leaves_the_slot_to_the_next() {
+    let arena = Arena::new(1, 1, false).unwrap();
+    let slot = arena.take().unwrap();
+    let mut waiters: Vec<_> = (0..3).map(|_| Waiter::of(&arena)).collect();
+    assert!(waiters.iter_mut().all(|waiter| waiter.poll().is_none()));
+    drop(waiters.remove(1));
+    drop(slot);
+    assert_eq!(waiters[0].woken(), 1);
+    drop(waiters.remove(0));
+    assert_eq!(waiters[0].woken(), 1, "the slot was passed on");
+    drop(waiters.remove(0));
+    assert_eq!((arena.in_use(), arena.waiting()), (0, 0));
+}
+
+/// More threads than slots, each of which waits in turns: one wake-up lost, and this never ends.
+#[test]
+fn everybody_who_waits_gets_a_slot() {
+    struct Unpark(thread::Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let rounds = if cfg!(miri) { 20 } else { 5000 };
+    let arena = Arena::new(1, 2, false).unwrap();
+    thread::scope(|scope| {
+        for _ in 0..5 {
+            scope.spawn(|| {
+                let waker = Waker::from(Arc::new(Unpark(thread::current())));
+                let mut context = Context::from_waker(&waker);
+                for _ in 0..rounds {
+                    let mut taking = arena.taking();
+                    let slot = loop {
+                        match Pin::new(&mut taking).poll(&mut context) {
+                            Poll::Ready(slot) => break slot,
+                            Poll::Pending => thread::park(),
+                        }
+                    };
+                    drop(slot.share().clone());
+                }
+            });
+        }
+    });
+    assert_eq!((arena.in_use(), arena.waiting()), (0, 0));
 }

@@ -3,12 +3,14 @@
 use std::fmt;
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit};
 use zhaul_core::Errno;
 use zhaul_sys::arena::Arena;
 
 use super::fbuf::FBufMut;
+use super::waiting::{self, Allocating};
 use crate::errno_of;
 
 /// An arena of `slots` buffers of `slot_bytes`, page-aligned, in a memfd. Clones are the same pool.
@@ -44,6 +46,17 @@ impl Pool {
         Some(FBufMut::new(self.arena.take()?))
     }
 
+    /// A buffer as soon as one is free, in the order in which it is asked for. Who waits goes before
+    /// [`allocate`](Self::allocate). Works with any runtime; dropped, the future waits no longer.
+    pub fn allocate_async(&self) -> Allocating {
+        Allocating(self.arena.taking())
+    }
+
+    /// The same for a thread, which waits in `futex(2)`; [`Duration::MAX`] is for ever.
+    pub fn allocate_within(&self, at_most: Duration) -> Option<FBufMut> {
+        waiting::block(self, at_most)
+    }
+
     /// Bytes in a buffer, a multiple of the page size.
     pub fn slot_bytes(&self) -> usize {
         self.arena.slot_bytes()
@@ -54,6 +67,7 @@ impl Pool {
         PoolUsage {
             slots: self.arena.slots(),
             in_use: self.arena.in_use(),
+            waiting: self.arena.waiting(),
         }
     }
 
@@ -73,6 +87,8 @@ pub struct PoolUsage {
     pub slots: usize,
     /// Buffers that somebody writes, reads or sends.
     pub in_use: usize,
+    /// Threads and tasks that wait for one.
+    pub waiting: usize,
 }
 
 /// A [`Pool`] to be made.
