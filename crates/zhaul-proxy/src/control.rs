@@ -2,33 +2,26 @@
 //! the administrator's socket, and the end.
 
 mod admin;
-mod checks;
+mod checking;
+mod conversations;
 mod metrics;
-mod names;
+mod resolving;
+mod shared;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::future::Future;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::task::{AbortHandle, JoinSet};
-use zhaul_service::Listener;
+use zhaul_service::{Listener, Stop};
 
-pub(crate) use names::resolve_all;
+pub(crate) use shared::Shared;
 
 use crate::config::Upstream;
-use crate::mailbox::Letter;
-use crate::pool::Pool;
-use crate::proxy::{Shared, Stop};
-use crate::server::Server;
-
-/// How long accepting rests after an error.
-const REST: Duration = Duration::from_millis(100);
-/// Conversations with administrators and scrapers at a time.
-const MAX_CONVERSATIONS: usize = 32;
+use crate::state::server::Server;
+use crate::worker::Message;
 
 /// Runs until the workers have ended.
 pub(crate) fn run(
@@ -67,11 +60,11 @@ async fn look_after(shared: Arc<Shared>) {
         let site = shared.site.load_full();
         for server in site.pools.values().flat_map(|pool| &pool.servers) {
             checking.ensure(server, |server| {
-                checks::keep_checking(Arc::clone(&shared), server)
+                checking::keep_checking(Arc::clone(&shared), server)
             });
             if matches!(server.address, Upstream::Name(..)) {
                 resolving.ensure(server, |server| {
-                    names::keep_resolving(Arc::clone(&shared), server)
+                    resolving::keep_resolving(Arc::clone(&shared), server)
                 });
             }
         }
@@ -109,17 +102,6 @@ impl PerServer {
     }
 }
 
-/// The pool that a server is in, and its place there, by the configuration in force.
-fn pool_of(shared: &Shared, server: &Arc<Server>) -> Option<(Arc<Pool>, usize)> {
-    let site = shared.site.load();
-    let pool = site.pools.get(&server.pool)?;
-    let index = pool
-        .servers
-        .iter()
-        .position(|other| Arc::ptr_eq(other, server))?;
-    Some((Arc::clone(pool), index))
-}
-
 /// Waits for the end, and sees to it that draining has one.
 async fn end(shared: &Shared) {
     let mut stop = shared.stop.subscribe();
@@ -134,41 +116,7 @@ async fn end(shared: &Shared) {
         if open > 0 {
             tracing::warn!("{open} sessions were cut off when the time to drain had passed");
         }
-        for mailbox in &shared.mailboxes {
-            mailbox.send(Letter::Stop);
-        }
+        shared.tell_all(|| Message::Stop);
     }
     let _ = stop.wait_for(|stop| *stop == Stop::Done).await;
-}
-
-/// Accepts for ever, and talks to a bounded number at a time: when there are more, the oldest has had
-/// its time. So nobody who is slow, or silent, holds up others.
-async fn converse<T, F: Future<Output = ()> + 'static>(
-    accept: impl AsyncFn() -> io::Result<T>,
-    talk: impl Fn(T) -> F,
-) {
-    let mut conversations = JoinSet::new();
-    let mut by_age: VecDeque<AbortHandle> = VecDeque::new();
-    loop {
-        match accept().await {
-            Ok(stream) => {
-                while conversations.try_join_next().is_some() {}
-                by_age.retain(|conversation| !conversation.is_finished());
-                if by_age.len() >= MAX_CONVERSATIONS
-                    && let Some(oldest) = by_age.pop_front()
-                {
-                    oldest.abort();
-                }
-                by_age.push_back(conversations.spawn_local(talk(stream)));
-            }
-            Err(e) => {
-                tracing::warn!("cannot accept an administrator's connection: {e}");
-                tokio::time::sleep(REST).await;
-            }
-        }
-    }
-}
-
-fn unix_listener(fd: OwnedFd) -> io::Result<tokio::net::UnixListener> {
-    tokio::net::UnixListener::from_std(fd.into())
 }

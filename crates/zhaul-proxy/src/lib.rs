@@ -8,29 +8,23 @@
 //! slab. Everything that is not on the path of bytes (checks of servers, names, metrics, the
 //! administrator's socket, reloading) runs on one thread of its own and talks to the workers through
 //! shared state.
+//!
+//! Each part imports only from those before it: `config` (what a proxy is told), `pure` (what decides
+//! and computes), `state` (what workers and control share), `worker` (the event loop), `control`
+//! (everything that is not on the path of bytes), and on top of them starting, reloading and stopping.
 #![forbid(unsafe_code)]
 
-mod addresses;
-pub mod balance;
-pub mod client_hello;
 pub mod config;
-mod connect;
 mod control;
-mod counts;
-mod departed;
-mod gate;
-pub mod health;
-mod log;
-mod mailbox;
-mod opening;
-mod pool;
+mod descriptors;
+mod handle;
+mod preflight;
 mod proxy;
-pub mod proxy_header;
-mod server;
-mod session;
-mod site;
-mod timers;
-mod trial;
+mod pure;
+mod state;
 mod worker;
 
-pub use proxy::{Handle, Proxy, ProxyError};
+pub use handle::Handle;
+pub use proxy::Proxy;
+pub use pure::{balance, client_hello, health, proxy_header};
+pub use state::error::ProxyError;

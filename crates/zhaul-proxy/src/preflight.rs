@@ -7,10 +7,10 @@ use rustix::io::Errno;
 use zhaul_service::{ListenError, Listener, Options};
 
 use crate::config::{self, Config};
-use crate::control::resolve_all;
-use crate::opening::asked;
-use crate::proxy::{ProxyError, log_error, sound};
-use crate::site::{Asked, may_be_transparent, new_pools};
+use crate::state::error::ProxyError;
+use crate::state::resolve::resolve_all;
+use crate::state::site::{may_be_transparent, new_pools, sound};
+use crate::state::sockets::{Asked, asked};
 
 /// Everything because of which a proxy would not start here and now.
 pub(crate) fn problems(config: &Config) -> Vec<ProxyError> {
@@ -27,7 +27,7 @@ pub(crate) fn problems(config: &Config) -> Vec<ProxyError> {
         && let Some(path) = &log.path
         && let Err(why) = can_be_written(path)
     {
-        problems.push(log_error(log, why));
+        problems.push(ProxyError::log(log, why));
     }
     problems
 }

@@ -10,12 +10,13 @@ use zhaul_service::ListenAddr;
 
 pub use super::document::{Problem, Problems};
 
+use super::address::is_host_name;
 use super::document::{Document, Found, Switch, Table};
 use super::overlap::{self, Place};
 use super::value::{Bytes, CheckWord, Text, Time};
 use super::{
     Balance, Check, CheckKind, Clients, Config, Keepalive, Listener, Log, Passive, Pool, Route,
-    Server, Upstream, WhenFull, is_host_name, server_name,
+    Server, Upstream, WhenFull, server_name,
 };
 
 /// Reads a configuration; `file` is the name that problems are reported under.

@@ -14,18 +14,17 @@ use tokio::net::UnixStream;
 use zhaul::relay::{Stats, Way};
 use zhaul_service::Listener;
 
-use super::{converse, unix_listener};
-use crate::health::{SHARE, Wish};
-use crate::mailbox::Letter;
-use crate::pool::Pool;
-use crate::proxy::Shared;
-use crate::session::SessionView;
+use super::conversations::{converse, unix_listener};
+use super::shared::Shared;
+use crate::pure::health::{AdminState, SHARE};
+use crate::state::pool::Pool;
+use crate::worker::{Message, SessionView};
 
 const MAX_LINE: u64 = 4096;
 /// Silence after which a conversation ends.
-const PATIENCE: Duration = Duration::from_secs(300);
+const TIMEOUT: Duration = Duration::from_secs(300);
 /// How long workers may take to list their sessions.
-const LIST_PATIENCE: Duration = Duration::from_secs(5);
+const LIST_TIMEOUT: Duration = Duration::from_secs(5);
 
 const HELP: &str = "\
 help                          this list
@@ -55,7 +54,7 @@ async fn talk(shared: Arc<Shared>, stream: UnixStream) {
         let mut line = Vec::new();
         let mut limited = (&mut input).take(MAX_LINE);
         let read = limited.read_until(b'\n', &mut line);
-        match tokio::time::timeout(PATIENCE, read).await {
+        match tokio::time::timeout(TIMEOUT, read).await {
             // A line without its end is no command: it would be a part of one.
             Ok(Ok(n @ 1..)) if (n as u64) < MAX_LINE => {}
             _ => return,
@@ -71,7 +70,7 @@ async fn talk(shared: Arc<Shared>, stream: UnixStream) {
         };
         text.push('\n');
         let write = output.write_all(text.as_bytes());
-        if !matches!(tokio::time::timeout(PATIENCE, write).await, Ok(Ok(()))) {
+        if !matches!(tokio::time::timeout(TIMEOUT, write).await, Ok(Ok(()))) {
             return;
         }
     }
@@ -84,8 +83,8 @@ fn answer(shared: &Shared, line: &str) -> Result<String, String> {
         ["help"] => Ok(HELP.to_owned()),
         ["servers"] => Ok(servers(shared)),
         ["sessions"] => Ok(sessions(shared)),
-        ["drain", server] => wish(shared, server, Wish::Drain),
-        ["ready", server] => wish(shared, server, Wish::Ready),
+        ["drain", server] => set_state(shared, server, AdminState::Drain),
+        ["ready", server] => set_state(shared, server, AdminState::Ready),
         ["weight", server, weight] => set_weight(shared, server, weight),
         ["kill", number] => {
             let number = number
@@ -125,7 +124,7 @@ fn servers(shared: &Shared) -> String {
                 totals.downs,
                 totals.to_server,
                 totals.to_client,
-                pool.waiting(),
+                pool.queue.len(),
                 server.address,
             );
         }
@@ -135,13 +134,11 @@ fn servers(shared: &Shared) -> String {
 
 fn views(shared: &Shared) -> Vec<SessionView> {
     let (reply, answers) = mpsc::channel();
-    for mailbox in &shared.mailboxes {
-        mailbox.send(Letter::List(reply.clone()));
-    }
+    shared.tell_all(|| Message::List(reply.clone()));
     drop(reply);
     let mut views = Vec::new();
     for _ in &shared.mailboxes {
-        match answers.recv_timeout(LIST_PATIENCE) {
+        match answers.recv_timeout(LIST_TIMEOUT) {
             Ok(some) => views.extend(some),
             Err(_) => break,
         }
@@ -206,15 +203,15 @@ fn find(shared: &Shared, name: &str) -> Result<(Arc<Pool>, usize), String> {
     }
 }
 
-fn wish(shared: &Shared, name: &str, wish: Wish) -> Result<String, String> {
+fn set_state(shared: &Shared, name: &str, state: AdminState) -> Result<String, String> {
     let (pool, index) = find(shared, name)?;
-    pool.servers[index].health().wish = wish;
-    if wish == Wish::Ready {
-        pool.call_all();
+    pool.servers[index].health().admin_state = state;
+    if state == AdminState::Ready {
+        pool.queue.call_all();
     }
-    let word = match wish {
-        Wish::Ready => "ready",
-        Wish::Drain => "draining",
+    let word = match state {
+        AdminState::Ready => "ready",
+        AdminState::Drain => "draining",
     };
     tracing::warn!("the administrator made server {name} {word}");
     Ok(format!("{name} is {word}\n"))
@@ -234,7 +231,7 @@ fn set_weight(shared: &Shared, name: &str, weight: &str) -> Result<String, Strin
         },
     };
     pool.servers[index].set_weight(value);
-    pool.call_all();
+    pool.queue.call_all();
     tracing::warn!("the administrator set the weight of server {name} to {weight}");
     Ok(format!("{name} has weight {weight}\n"))
 }
@@ -245,9 +242,7 @@ fn kill(shared: &Shared, number: u64) -> Result<String, String> {
             "there is no session {number} (send sessions for a list)"
         ));
     }
-    for mailbox in &shared.mailboxes {
-        mailbox.send(Letter::Kill { number });
-    }
+    shared.tell_all(|| Message::Kill { number });
     tracing::warn!("the administrator ended session {number}");
     Ok(format!("session {number} is ended\n"))
 }

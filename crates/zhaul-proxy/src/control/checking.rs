@@ -7,14 +7,14 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, UnixStream};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
-use super::pool_of;
-use crate::addresses::Endpoint;
-use crate::client_hello;
+use super::shared::{Shared, pool_of};
 use crate::config::{self, Check, CheckKind, Source, Upstream};
-use crate::health::Change;
-use crate::proxy::Shared;
-use crate::proxy_header::{self, Introduction};
-use crate::server::Server;
+use crate::pure::addresses::Endpoint;
+use crate::pure::client_hello;
+use crate::pure::health::Change;
+use crate::pure::proxy_header::{self, Introduction};
+use crate::state::pool::Pool;
+use crate::state::server::Server;
 
 /// What is read of a server's answer at most.
 const MAX_ANSWER: usize = 64 << 10;
@@ -46,11 +46,11 @@ pub(super) async fn keep_checking(shared: Arc<Shared>, server: Arc<Server>) {
         let result = check_once(&server, &pool.config, check, &shared).await;
         let failed = result.as_ref().err().map(String::as_str);
         // A reload may have said that there are no checks any more, and that it is up.
-        let is_wanted = |(pool, _): (Arc<crate::pool::Pool>, _)| pool.config.check.is_some();
+        let is_wanted = |(pool, _): (Arc<Pool>, _)| pool.config.check.is_some();
         if pool_of(&shared, &server).is_some_and(is_wanted)
             && server.checked(failed, check, shared.now()) == Some(Change::CameUp)
         {
-            pool.call_all();
+            pool.queue.call_all();
         }
         last = Some(Instant::now());
     }
@@ -67,10 +67,10 @@ async fn check_once(
     check: &Check,
     shared: &Shared,
 ) -> Result<(), String> {
-    let words = words(server, pool, check);
+    let request = request(server, pool, check);
     let mut result = Err("looking up its name".to_owned());
     for endpoint in server.addresses(check.timeout, shared.now()) {
-        let asked = ask(&endpoint, &words, check, pool.source);
+        let asked = exchange(&endpoint, &request, check, pool.source);
         result = asked.await.map_err(|e| format!("its check ({e})"));
         server.learn(&endpoint, result.is_ok(), shared.now());
         if result.is_ok() {
@@ -80,13 +80,13 @@ async fn check_once(
     result
 }
 
-/// What a check says at once. A server that wants a PROXY header gets one that introduces nobody.
-fn words(server: &Server, pool: &config::Pool, check: &Check) -> Vec<u8> {
+/// What a check sends at once. A server that wants a PROXY header gets one that introduces nobody.
+fn request(server: &Server, pool: &config::Pool, check: &Check) -> Vec<u8> {
     let nobody = Introduction::default();
     let header = pool
         .send_proxy
         .map(|version| proxy_header::write(version, &nobody));
-    let mut words = header.unwrap_or_default();
+    let mut bytes = header.unwrap_or_default();
     match &check.kind {
         CheckKind::Connect => {}
         CheckKind::Tls { sni } => {
@@ -96,26 +96,31 @@ fn words(server: &Server, pool: &config::Pool, check: &Check) -> Vec<u8> {
             };
             // RFC 6066: without the dot at its end.
             let name = sni.as_ref().or(host).map(|name| name.trim_end_matches('.'));
-            words.extend(client_hello::write(name));
+            bytes.extend(client_hello::write(name));
         }
-        CheckKind::Exchange { send, .. } => words.extend(send),
+        CheckKind::Exchange { send, .. } => bytes.extend(send),
     }
-    words
+    bytes
 }
 
 /// One conversation, which takes no longer than the check says.
-async fn ask(endpoint: &Endpoint, words: &[u8], check: &Check, source: Source) -> io::Result<()> {
+async fn exchange(
+    endpoint: &Endpoint,
+    request: &[u8],
+    check: &Check,
+    source: Source,
+) -> io::Result<()> {
     let deadline = Instant::now() + check.timeout;
     let in_time = |_| io::Error::other("no answer in time");
     let connected = timeout_at(deadline, connect(endpoint, source)).await;
     let mut stream = connected.map_err(in_time)??;
     let talk = async {
-        stream.write_all(words).await?;
+        stream.write_all(request).await?;
         listen(&mut stream, &check.kind).await
     };
     let result = timeout_at(deadline, talk).await;
     // Whatever came of it; nobody waits for that.
-    tokio::task::spawn_local(timeout(check.timeout, take_leave(stream)));
+    tokio::task::spawn_local(timeout(check.timeout, close_gracefully(stream)));
     result.map_err(in_time)?
 }
 
@@ -174,7 +179,7 @@ fn contains(answer: &[u8], expected: &[u8]) -> bool {
 
 /// Ends a conversation so that the server sees the end of a stream. To close it with something unread,
 /// or while the server still speaks, would be a reset, which servers log as an error.
-async fn take_leave(mut stream: Box<dyn Stream>) {
+async fn close_gracefully(mut stream: Box<dyn Stream>) {
     if stream.shutdown().await.is_ok() {
         let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
     }
@@ -206,7 +211,7 @@ mod tests {
                 kind,
                 ..Check::default()
             };
-            let said = words(&Server::new("p", &config), &config::Pool::default(), &check);
+            let said = request(&Server::new("p", &config), &config::Pool::default(), &check);
             match client_hello::inspect(&said) {
                 client_hello::Beginning::Hello(hello) => hello.server_name,
                 other => panic!("{other:?}"),

@@ -16,12 +16,14 @@ use prometheus_client::registry::Registry;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use zhaul_service::{Bound, Listener};
 
-use super::{converse, unix_listener};
-use crate::health::Status;
-use crate::proxy::Shared;
+use super::conversations::{converse, unix_listener};
+use super::shared::Shared;
+use crate::pure::health::Status;
+use crate::state::counts::{ListenerTotals, ServerTotals};
+use crate::state::listener::Listener as ProxyListener;
 
 /// How long a scraper may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_REQUEST: usize = 8 << 10;
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -49,7 +51,7 @@ pub(super) fn serve(shared: Arc<Shared>, listener: &Listener) -> io::Result<Serv
 
 /// One request, one answer, and the end.
 async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin, shared: Arc<Shared>) {
-    let _ = tokio::time::timeout(PATIENCE, exchange(stream, &shared)).await;
+    let _ = tokio::time::timeout(TIMEOUT, exchange(stream, &shared)).await;
 }
 
 async fn exchange(
@@ -106,12 +108,12 @@ struct OfServer {
     up: bool,
     connections: usize,
     weight: u32,
-    totals: crate::counts::ServerTotals,
+    totals: ServerTotals,
 }
 
 struct OfListener {
     open: usize,
-    totals: crate::counts::ListenerTotals,
+    totals: ListenerTotals,
 }
 
 const SERVER_FIGURES: &[Figure<OfServer>] = &[
@@ -222,13 +224,13 @@ impl Collector for Figures {
                 servers.push((labels, of));
             }
         }
-        let by_cause = |listener: &Arc<crate::site::Listener>| {
+        let by_cause = |listener: &Arc<ProxyListener>| {
             let name = listener.name.clone();
             let labels =
                 move |cause: &str| vec![("listener", name.clone()), ("cause", cause.to_owned())];
-            let causes = listener.gate.counts.causes();
-            causes
-                .map(move |(cause, count)| (labels(cause), count))
+            let terminations = listener.gate.counts.terminations();
+            terminations
+                .map(move |(termination, count)| (labels(termination.name()), count))
                 .collect::<Vec<_>>()
         };
         let causes: Vec<_> = site.listeners.values().flat_map(by_cause).collect();
@@ -242,7 +244,7 @@ impl Collector for Figures {
         let waiting = site
             .pools
             .values()
-            .map(|pool| (vec![("pool", pool.name.clone())], pool.waiting() as u64));
+            .map(|pool| (vec![("pool", pool.name.clone())], pool.queue.len() as u64));
         let queue = [Figure {
             name: "pool_waiting",
             help: "Sessions that wait for a place at a server",

@@ -64,8 +64,8 @@ impl Addresses {
     }
 
     /// Those that a connection tries, one after the other. `turn` says who is the first; to find out
-    /// how one is that has failed takes `patience` at most, and nobody else tries meanwhile.
-    pub(crate) fn order(&self, turn: usize, patience: Duration, now: Duration) -> Vec<Endpoint> {
+    /// how one is that has failed takes `timeout` at most, and nobody else tries meanwhile.
+    pub(crate) fn order(&self, turn: usize, timeout: Duration, now: Duration) -> Vec<Endpoint> {
         if let [only] = &self.0[..] {
             return vec![only.endpoint.clone()];
         }
@@ -73,7 +73,7 @@ impl Addresses {
         let (mut good, mut avoided) = (Vec::with_capacity(count), Vec::new());
         for place in 0..count {
             let address = &self.0[(turn % count + place) % count];
-            match address.is_avoided(place == 0, patience, now) {
+            match address.is_avoided(place == 0, timeout, now) {
                 true => avoided.push(address),
                 false => good.push(address),
             }
@@ -104,7 +104,7 @@ impl Addresses {
 
 impl Address {
     /// Whether it is tried after others. Its time over, it is not for the one who comes first to it.
-    fn is_avoided(&self, is_its_turn: bool, patience: Duration, now: Duration) -> bool {
+    fn is_avoided(&self, is_its_turn: bool, timeout: Duration, now: Duration) -> bool {
         let until = self.avoided_until.load(Ordering::Relaxed);
         if until == 0 {
             return false;
@@ -113,7 +113,7 @@ impl Address {
         let try_it = |until| {
             let relaxed = Ordering::Relaxed;
             self.avoided_until
-                .compare_exchange(until, ms(now + patience), relaxed, relaxed)
+                .compare_exchange(until, ms(now + timeout), relaxed, relaxed)
         };
         !(may_try && try_it(until).is_ok())
     }
@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     const NOW: Duration = Duration::from_secs(100);
-    const PATIENCE: Duration = Duration::from_secs(5);
+    const TIMEOUT: Duration = Duration::from_secs(5);
 
     fn tcp(text: &str) -> Endpoint {
         Endpoint::Tcp(text.parse().unwrap())
@@ -165,7 +165,7 @@ mod tests {
             Endpoint::Unix(addr) => addr.to_string(),
         };
         addresses
-            .order(turn, PATIENCE, now)
+            .order(turn, TIMEOUT, now)
             .into_iter()
             .map(text)
             .collect()
@@ -209,9 +209,9 @@ mod tests {
         assert_eq!(order(&two, 0, later), ["192.0.2.1", "192.0.2.2"]);
         assert_eq!(order(&two, 0, later), good, "somebody tries already");
         // It was not heard of.
-        assert_eq!(order(&two, 0, later + PATIENCE), ["192.0.2.1", "192.0.2.2"]);
-        two.learn(&bad, true, later + PATIENCE);
-        assert_eq!(order(&two, 0, later + PATIENCE), ["192.0.2.1", "192.0.2.2"]);
+        assert_eq!(order(&two, 0, later + TIMEOUT), ["192.0.2.1", "192.0.2.2"]);
+        two.learn(&bad, true, later + TIMEOUT);
+        assert_eq!(order(&two, 0, later + TIMEOUT), ["192.0.2.1", "192.0.2.2"]);
     }
 
     #[test]

@@ -24,12 +24,12 @@ pub struct Health {
     /// When it last came back; a server that was never away has nothing to be slow about.
     came_back: Option<Duration>,
     /// What the administrator wants.
-    pub wish: Wish,
+    pub admin_state: AdminState,
 }
 
 /// What the administrator wants of a server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Wish {
+pub enum AdminState {
     /// Use it.
     #[default]
     Ready,
@@ -84,7 +84,7 @@ impl Default for Health {
             out_until: None,
             passed_since_out: 0,
             came_back: None,
-            wish: Wish::Ready,
+            admin_state: AdminState::Ready,
         }
     }
 }
@@ -136,13 +136,13 @@ impl Health {
         !std::mem::replace(&mut self.checked_up, true)
     }
 
-    /// A connection is about to be tried, which takes `patience` at most. After its time out one is
+    /// A connection is about to be tried, which takes `timeout` at most. After its time out one is
     /// enough to see how the server is; for all others it stays out until then.
-    pub fn trying(&mut self, patience: Duration, now: Duration) {
+    pub fn trying(&mut self, timeout: Duration, now: Duration) {
         if let Some(until) = &mut self.out_until
             && *until <= now
         {
-            *until = now + patience;
+            *until = now + timeout;
         }
     }
 
@@ -178,7 +178,7 @@ impl Health {
 
     /// What the server is now.
     pub fn status(&self, now: Duration) -> Status {
-        if self.wish == Wish::Drain {
+        if self.admin_state == AdminState::Drain {
             Status::Drain
         } else if !self.checked_up {
             Status::Down
@@ -330,11 +330,11 @@ mod tests {
     #[test]
     fn what_the_administrator_wants_comes_first() {
         let mut health = Health {
-            wish: Wish::Drain,
+            admin_state: AdminState::Drain,
             ..Health::default()
         };
         assert_eq!(health.status(NOW), Status::Drain);
-        health.wish = Wish::Ready;
+        health.admin_state = AdminState::Ready;
         assert_eq!(health.status(NOW), Status::Up);
     }
 

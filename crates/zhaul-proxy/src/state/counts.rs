@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::session::{CAUSES, OTHER, REFUSED};
+use crate::pure::termination::Termination;
 
 /// Counts of one server.
 #[derive(Debug, Default)]
@@ -64,8 +64,8 @@ pub(crate) struct ListenerCounts {
     refused: AtomicU64,
     to_server: AtomicU64,
     to_client: AtomicU64,
-    /// How they ended, in the order of [`CAUSES`].
-    ended: [AtomicU64; CAUSES.len()],
+    /// How they ended, in the order of [`Termination::ALL`].
+    ended: [AtomicU64; Termination::ALL.len()],
 }
 
 /// The same, at one moment.
@@ -87,22 +87,21 @@ impl ListenerCounts {
             self.accepted.fetch_add(1, Ordering::Relaxed);
         } else {
             self.refused();
-            self.ended(REFUSED);
+            self.ended(Termination::Refused);
         }
     }
 
-    /// Takes in how a connection from a client ended, by a word of [`CAUSES`].
-    pub(crate) fn ended(&self, cause: &str) {
-        let place = |word: &str| CAUSES.iter().position(|&other| other == word);
-        if let Some(place) = place(cause).or_else(|| place(OTHER)) {
-            self.ended[place].fetch_add(1, Ordering::Relaxed);
-        }
+    /// Takes in how a connection from a client ended.
+    pub(crate) fn ended(&self, termination: Termination) {
+        self.ended[termination as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many ended by each cause.
-    pub(crate) fn causes(&self) -> impl Iterator<Item = (&'static str, u64)> {
+    /// How many ended in each way.
+    pub(crate) fn terminations(&self) -> impl Iterator<Item = (Termination, u64)> {
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        CAUSES.into_iter().zip(self.ended.iter().map(read))
+        Termination::ALL
+            .into_iter()
+            .zip(self.ended.iter().map(read))
     }
 
     /// One that was let in turned out to be from somebody who may not come.

@@ -1,16 +1,15 @@
 //! Whom a listener lets in: rules by address, limits on how many and how fast.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use zhaul_service::counted_address;
+use zhaul_service::{Sources, counted_address};
 
+use super::counts::ListenerCounts;
 use crate::config::{self, Clients};
-use crate::counts::ListenerCounts;
 
 /// What is open, over all listeners and reloads.
 #[derive(Debug, Default)]
@@ -22,7 +21,7 @@ pub(crate) struct Door {
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
     open: AtomicUsize,
-    by_source: Mutex<HashMap<Client, usize>>,
+    by_source: Sources<Client>,
     /// Whether the configuration in force has a limit on one source's connections.
     counts_sources: AtomicBool,
     tokens: Mutex<Tokens>,
@@ -149,12 +148,6 @@ impl Gate {
     pub(crate) fn count_sources(&self, on: bool) {
         self.counts_sources.store(on, Ordering::Relaxed);
     }
-
-    fn by_source(&self) -> std::sync::MutexGuard<'_, HashMap<Client, usize>> {
-        self.by_source
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// Whether the client may come at all.
@@ -184,12 +177,11 @@ impl Admission {
             return Ok(());
         }
         let source = client.counted();
-        let mut by_source = self.gate.by_source();
-        let count = by_source.entry(source).or_insert(0);
-        if max > 0 && *count >= max {
-            return Err(Refused::Source);
-        }
-        *count += 1;
+        let has_room = |count| match max > 0 && count >= max {
+            true => Err(Refused::Source),
+            false => Ok(()),
+        };
+        self.gate.by_source.enter(source, has_room)?;
         self.source = Some(source);
         Ok(())
     }
@@ -205,13 +197,8 @@ impl Drop for Admission {
     fn drop(&mut self) {
         self.door.open.fetch_sub(1, Ordering::Relaxed);
         self.gate.open.fetch_sub(1, Ordering::Relaxed);
-        let Some(source) = self.source else { return };
-        let mut by_source = self.gate.by_source();
-        if let Some(count) = by_source.get_mut(&source) {
-            *count -= 1;
-            if *count == 0 {
-                by_source.remove(&source);
-            }
+        if let Some(source) = &self.source {
+            self.gate.by_source.leave(source);
         }
     }
 }
@@ -323,7 +310,7 @@ mod tests {
             assert!(gate.enter(&door, 0, &listener).is_none());
             drop((first, second, other));
             assert_eq!((gate.open(), door.open()), (0, 0));
-            assert!(gate.by_source().is_empty());
+            assert!(gate.by_source.is_empty());
         }
     }
 
@@ -336,7 +323,7 @@ mod tests {
         });
         let mut old = gate.enter(&door, 0, &free).unwrap();
         old.judge(&free, Client::Ip(ip("192.0.2.1"))).unwrap();
-        assert!(gate.by_source().is_empty(), "nobody asks");
+        assert!(gate.by_source.is_empty(), "nobody asks");
         gate.count_sources(true);
         for _ in 0..2 {
             old.count(0, Client::Ip(ip("192.0.2.1"))).unwrap();
@@ -345,7 +332,7 @@ mod tests {
         let judged = new.judge(&limited, Client::Ip(ip("192.0.2.1")));
         assert_eq!(judged, Err(Refused::Source));
         drop((old, new));
-        assert!(gate.by_source().is_empty());
+        assert!(gate.by_source.is_empty());
     }
 
     #[test]

@@ -1,17 +1,16 @@
-//! A pool at run time: choosing a server, and waiting for one.
+//! A pool at run time: choosing a server.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use zhaul::relay::RelayOptions;
 
-use crate::balance::{Balancer, Candidate, Choice, Turns};
+use super::queue::Queue;
+use super::server::Server;
 use crate::config::{self, WhenDown};
-use crate::health::{Change, Status};
-use crate::mailbox::{Letter, Mailbox};
-use crate::server::Server;
+use crate::pure::balance::{Balancer, Candidate, Choice, Turns};
+use crate::pure::health::{Change, Status};
 
 /// The servers of one name in one configuration.
 #[derive(Debug)]
@@ -23,8 +22,8 @@ pub(crate) struct Pool {
     /// What holds for every relay.
     pub(crate) relay_options: Arc<RelayOptions>,
     balancer: Balancer,
-    /// Shared with the pools of this name before and after a reload.
-    queue: Arc<Queue>,
+    /// Those who wait for a place. Shared with the pools of this name before and after a reload.
+    pub(crate) queue: Arc<Queue>,
 }
 
 /// What a pool has in common with those of its name before and after a reload.
@@ -32,26 +31,6 @@ pub(crate) struct Pool {
 pub(crate) struct Carried {
     queue: Arc<Queue>,
     turns: Arc<Turns>,
-}
-
-/// Those who wait for a place, in the order in which they came.
-#[derive(Debug, Default)]
-struct Queue(Mutex<Line>);
-
-#[derive(Debug, Default)]
-struct Line {
-    /// By ticket, so that whoever was told in vain gets its old position back.
-    waiting: BTreeMap<u64, Waiter>,
-    next_ticket: u64,
-    /// Told of a place, and not heard of since. They come before everybody who arrives.
-    called: usize,
-}
-
-/// A session that waits for a place, on some worker.
-#[derive(Clone, Debug)]
-pub(crate) struct Waiter {
-    pub(crate) worker: Mailbox,
-    pub(crate) session: u64,
 }
 
 /// A place at a server; given back on drop, and then somebody who waits is told.
@@ -90,7 +69,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.server().leave();
-        self.pool.call_next();
+        self.pool.queue.call_next();
     }
 }
 
@@ -129,8 +108,8 @@ impl Pool {
                 Choice::Server(index) => {
                     let max = self.config.servers[index].max_connections;
                     if self.servers[index].enter(max) {
-                        let patience = self.config.connect_timeout;
-                        self.servers[index].health().trying(patience, now);
+                        let timeout = self.config.connect_timeout;
+                        self.servers[index].health().trying(timeout, now);
                         return Chosen::Place(Place {
                             pool: Arc::clone(self),
                             index,
@@ -183,7 +162,7 @@ impl Pool {
 
     /// Takes in how connecting to a server went, and tells those who wait if it came up. The last one
     /// standing is not counted out: nobody would be served any sooner.
-    pub(crate) fn connected(self: &Arc<Self>, index: usize, made: bool, now: Duration) {
+    pub(crate) fn connected(&self, index: usize, made: bool, now: Duration) {
         let stands = |(other, server): (usize, &Arc<Server>)| {
             let weight = server.weight(&self.config.servers[other]);
             other != index && weight > 0 && server.status(now) == Status::Up
@@ -194,7 +173,7 @@ impl Pool {
         let passive = self.config.passive.as_ref().filter(|_| may_go);
         let change = self.servers[index].connected(made, passive, now);
         if change == Some(Change::CameUp) {
-            self.call_all();
+            self.queue.call_all();
         }
     }
 
@@ -211,91 +190,5 @@ impl Pool {
             queue: Arc::clone(&self.queue),
             turns: self.balancer.turns(),
         }
-    }
-
-    /// Whether those who wait in one wait in the other.
-    pub(crate) fn shares_queue_with(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.queue, &other.queue)
-    }
-
-    /// Whether somebody was here first.
-    pub(crate) fn has_queue(&self) -> bool {
-        let line = self.line();
-        line.called > 0 || !line.waiting.is_empty()
-    }
-
-    /// Lets a session wait, and says under which ticket; `None` if too many do.
-    pub(crate) fn wait(&self, waiter: Waiter) -> Option<u64> {
-        let mut line = self.line();
-        if line.waiting.len() >= self.config.when_full.queue {
-            return None;
-        }
-        let ticket = line.next_ticket;
-        line.next_ticket += 1;
-        line.waiting.insert(ticket, waiter);
-        Some(ticket)
-    }
-
-    /// Lets a session that was told in vain wait on where it was.
-    pub(crate) fn wait_on(&self, ticket: u64, waiter: Waiter) {
-        self.line().waiting.insert(ticket, waiter);
-    }
-
-    /// Takes a session that has gone, or waited long enough, out of the queue.
-    pub(crate) fn forget(&self, ticket: u64) {
-        self.line().waiting.remove(&ticket);
-    }
-
-    /// Tells the first of those who wait that there may be a place.
-    pub(crate) fn call_next(self: &Arc<Self>) {
-        self.call_from(0);
-    }
-
-    /// Tells the first who came after somebody that had no use for a free place.
-    pub(crate) fn call_behind(self: &Arc<Self>, ticket: u64) {
-        self.call_from(ticket + 1);
-    }
-
-    fn call_from(self: &Arc<Self>, ticket: u64) {
-        let mut line = self.line();
-        let first = line.waiting.range(ticket..).next().map(|(&t, _)| t);
-        let Some(waiter) = first.and_then(|ticket| line.waiting.remove(&ticket)) else {
-            return;
-        };
-        line.called += 1;
-        // The lock is given back before a letter is sent.
-        drop(line);
-        self.call(waiter);
-    }
-
-    /// Tells all who wait: a server came up.
-    pub(crate) fn call_all(self: &Arc<Self>) {
-        let mut line = self.line();
-        let all = std::mem::take(&mut line.waiting);
-        line.called += all.len();
-        drop(line);
-        for waiter in all.into_values() {
-            self.call(waiter);
-        }
-    }
-
-    /// Somebody who was told has taken a place, or waits again, or has gone.
-    pub(crate) fn answered(&self) {
-        let mut line = self.line();
-        line.called = line.called.saturating_sub(1);
-    }
-
-    fn call(self: &Arc<Self>, Waiter { worker, session }: Waiter) {
-        let pool = Arc::clone(self);
-        worker.send(Letter::PlaceFree { pool, session });
-    }
-
-    /// How many wait.
-    pub(crate) fn waiting(&self) -> usize {
-        self.line().waiting.len()
-    }
-
-    fn line(&self) -> MutexGuard<'_, Line> {
-        self.queue.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

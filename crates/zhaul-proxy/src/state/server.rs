@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use crate::addresses::{Addresses, Endpoint};
-use crate::balance;
+use super::counts::ServerCounts;
 use crate::config::{self, Upstream};
-use crate::counts::ServerCounts;
-use crate::health::{Change, Health, Status, Wish};
+use crate::pure::addresses::{Addresses, Endpoint};
+use crate::pure::balance;
+use crate::pure::health::{AdminState, Change, Health, Status};
 
 /// The state of one server, shared by all workers.
 #[derive(Debug)]
@@ -64,10 +64,10 @@ impl Server {
     }
 
     /// The addresses to be tried, one after the other; none while its name does not resolve. Trying
-    /// one takes `patience` at most.
-    pub(crate) fn addresses(&self, patience: Duration, now: Duration) -> Vec<Endpoint> {
+    /// one takes `timeout` at most.
+    pub(crate) fn addresses(&self, timeout: Duration, now: Duration) -> Vec<Endpoint> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        self.addresses.load().order(turn, patience, now)
+        self.addresses.load().order(turn, timeout, now)
     }
 
     /// Takes in how one of its addresses is.
@@ -137,7 +137,7 @@ impl Server {
     /// It is in no configuration any more: what the administrator wanted of it is done with.
     pub(crate) fn depart(&self) {
         self.set_weight(None);
-        self.health().wish = Wish::Ready;
+        self.health().admin_state = AdminState::Ready;
     }
 
     pub(crate) fn leave(&self) {
@@ -229,7 +229,7 @@ mod tests {
         order.reverse();
         assert!(!server.resolved(order.to_vec()), "only the order differs");
         assert_eq!(server.status(now), Status::Up);
-        server.health().wish = Wish::Drain;
+        server.health().admin_state = AdminState::Drain;
         assert_eq!(server.status(now), Status::Drain);
     }
 }

@@ -7,18 +7,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use zhaul_service::{Access, Bound, Options};
-
-use crate::client_hello::ClientHello;
+use super::error::ProxyError;
+use super::gate::Door;
+use super::listener::Listener;
+use super::pool::{Carried, Pool};
+use super::resolve::resolve_all;
+use super::server::Server;
+use super::sockets::{Opening, Socket};
+use super::tcp_options;
 use crate::config::{self, Config};
-use crate::connect;
-use crate::control::resolve_all;
-use crate::departed::Departed;
-use crate::gate::{Door, Gate};
-use crate::opening::Opening;
-use crate::pool::{Carried, Pool};
-use crate::proxy::ProxyError;
-use crate::server::Server;
+use crate::pure::departed::Departed;
 
 /// A configuration in force.
 #[derive(Clone, Debug)]
@@ -41,82 +39,12 @@ struct AllDeparted {
     pools: Departed<Pool>,
 }
 
-/// A listener of the configuration.
-#[derive(Debug)]
-pub(crate) struct Listener {
-    pub(crate) name: String,
-    pub(crate) config: config::Listener,
-    pub(crate) gate: Arc<Gate>,
-    default: Option<Arc<Pool>>,
-    routes: Vec<Arc<Pool>>,
-}
-
-/// A socket that listens.
-#[derive(Clone, Debug)]
-pub(crate) struct Socket {
-    pub(crate) listener: Arc<Listener>,
-    pub(crate) listening: Arc<zhaul_service::Listener>,
-    /// What was asked for, to be found again after a reload.
-    pub(crate) asked: Asked,
-    /// Who may connect.
-    pub(crate) access: Access,
-}
-
-/// What a socket was made for.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Asked {
-    pub(crate) address: Bound,
-    pub(crate) options: Options,
-    /// The only worker that accepts on it, if each has its own.
-    pub(crate) worker: Option<usize>,
-}
-
-impl Listener {
-    /// Whether something has to be read before a pool can be chosen.
-    pub(crate) fn wants_hello(&self) -> bool {
-        !self.routes.is_empty()
-    }
-
-    /// The pool for a connection whose beginning was not looked at, or was not TLS.
-    pub(crate) fn default_pool(&self) -> Option<&Arc<Pool>> {
-        self.default.as_ref()
-    }
-
-    /// The pool for a connection that began with this ClientHello.
-    pub(crate) fn pool_for(&self, hello: &ClientHello) -> Option<&Arc<Pool>> {
-        let position = self
-            .config
-            .routes
-            .iter()
-            .position(|route| route.matches(hello));
-        position
-            .and_then(|index| self.routes.get(index))
-            .or(self.default.as_ref())
-    }
-}
-
-impl Socket {
-    /// Gives it what the configuration says, also if it listens since before.
-    fn set_up(&self, kept: &[Self]) {
-        let Self {
-            listener,
-            listening,
-            access,
-            ..
-        } = self;
-        let address = &listening.address;
-        if matches!(address, Bound::Tcp(_)) {
-            connect::bequeath(&listening.fd, &listener.config)
-                .unwrap_or_else(|why| tracing::warn!("{address}: keepalive: {why}"));
-        }
-        let before = kept
-            .iter()
-            .find(|old| Arc::ptr_eq(&old.listening, listening));
-        if before.is_some_and(|before| before.access != *access) {
-            listening
-                .grant(*access)
-                .unwrap_or_else(|why| tracing::warn!("{address}: mode and owner: {why}"));
-        }
+/// Whether what is asked for can be had at all.
+pub(crate) fn sound(config: &Config) -> Result<(), ProxyError> {
+    let clashes = config.clashes();
+    match clashes.is_empty() {
+        true => Ok(()),
+        false => Err(ProxyError::Config(clashes)),
     }
 }
 
@@ -124,30 +52,12 @@ impl Socket {
 pub(crate) fn may_be_transparent(config: &Config) -> Vec<ProxyError> {
     let needs = |pool: &config::Pool| pool.source == config::Source::Client;
     let mut pools = config.pools.iter().filter(|(_, pool)| needs(pool));
-    let failed = pools.find_map(|(name, _)| Some((name, connect::may_be_transparent().err()?)));
+    let failed = pools.find_map(|(name, _)| Some((name, tcp_options::may_be_transparent().err()?)));
     let error = failed.map(|(name, errno)| ProxyError::Transparent {
         pool: name.clone(),
         why: errno.into(),
     });
     error.into_iter().collect()
-}
-
-impl config::Route {
-    fn matches(&self, hello: &ClientHello) -> bool {
-        let name = hello.server_name.as_deref();
-        let offers = |wanted: &String| hello.alpn.iter().any(|name| name == wanted.as_bytes());
-        let named = |pattern: &String| name.is_some_and(|name| covers(pattern, name));
-        (self.sni.is_empty() || self.sni.iter().any(named))
-            && (self.alpn.is_empty() || self.alpn.iter().any(offers))
-    }
-}
-
-/// `*.example.com` covers every name below, however deep, and not `example.com` itself.
-fn covers(pattern: &str, name: &str) -> bool {
-    match pattern.strip_prefix('*') {
-        Some(below) => name.len() > below.len() && name.ends_with(below),
-        None => name == pattern,
-    }
 }
 
 impl Site {
@@ -180,7 +90,8 @@ impl Site {
             .listeners
             .iter()
             .map(|(name, listener)| {
-                let listener = new_listener(name, listener, &pools, previous);
+                let known = previous.and_then(|site| site.listener(name));
+                let listener = Listener::new(name, listener, &pools, known.map(Arc::as_ref));
                 (name.clone(), Arc::new(listener))
             })
             .collect();
@@ -257,7 +168,7 @@ impl Site {
             pools: self.departed.pools.after(
                 self.pools.values(),
                 |pool| pools.contains_key(&pool.name),
-                Pool::has_queue,
+                |pool| pool.queue.is_occupied(),
                 now,
             ),
         }
@@ -303,27 +214,10 @@ fn new_pool(name: &str, config: &config::Pool, previous: Option<&Site>) -> Pool 
     Pool::new(name, config.clone(), servers.collect(), carried)
 }
 
-fn new_listener(
-    name: &str,
-    config: &config::Listener,
-    pools: &BTreeMap<String, Arc<Pool>>,
-    previous: Option<&Site>,
-) -> Listener {
-    let known = previous.and_then(|site| site.listener(name));
-    // A checked configuration names no pool that is not there.
-    let pool = |name: &String| pools.get(name).map(Arc::clone);
-    Listener {
-        name: name.to_owned(),
-        gate: known.map_or_else(Arc::default, |old| Arc::clone(&old.gate)),
-        default: config.to.as_ref().and_then(pool),
-        routes: config.routes.iter().filter_map(|r| pool(&r.to)).collect(),
-        config: config.clone(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pure::client_hello::ClientHello;
 
     fn hello(name: &str, alpn: &[&str]) -> ClientHello {
         ClientHello {

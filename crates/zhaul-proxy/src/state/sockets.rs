@@ -5,12 +5,33 @@ use std::sync::Arc;
 use rustix::io::Errno;
 use zhaul_service::{Access, Bound, ListenAddr, ListenError, Options, leaves_v4_alone};
 
+use super::listener::Listener;
+use super::tcp_options;
 use crate::config::{self, Config};
-use crate::site::{Asked, Listener, Socket};
 
 /// What would have to be closed first.
 const RESTART: &str = "it is listened on already, and its backlog, fast_open, reuse_port and \
     transparent, and whether [::] takes IPv4 connections, change with a restart only";
+
+/// A socket that listens.
+#[derive(Clone, Debug)]
+pub(crate) struct Socket {
+    pub(crate) listener: Arc<Listener>,
+    pub(crate) listening: Arc<zhaul_service::Listener>,
+    /// What was asked for, to be found again after a reload.
+    pub(crate) asked: Asked,
+    /// Who may connect.
+    pub(crate) access: Access,
+}
+
+/// What a socket was made for.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Asked {
+    pub(crate) address: Bound,
+    pub(crate) options: Options,
+    /// The only worker that accepts on it, if each has its own.
+    pub(crate) worker: Option<usize>,
+}
 
 /// The sockets of a configuration, opened one by one. When something fails, those that were made are
 /// closed, and those that were there before have not been touched.
@@ -23,6 +44,31 @@ pub(crate) struct Opening<'a> {
     inherited: &'a mut Vec<zhaul_service::Listener>,
     workers: usize,
     pub(crate) sockets: Vec<Socket>,
+}
+
+impl Socket {
+    /// Gives it what the configuration says, also if it listens since before.
+    pub(super) fn set_up(&self, kept: &[Self]) {
+        let Self {
+            listener,
+            listening,
+            access,
+            ..
+        } = self;
+        let address = &listening.address;
+        if matches!(address, Bound::Tcp(_)) {
+            tcp_options::set_inherited(&listening.fd, &listener.config)
+                .unwrap_or_else(|why| tracing::warn!("{address}: keepalive: {why}"));
+        }
+        let before = kept
+            .iter()
+            .find(|old| Arc::ptr_eq(&old.listening, listening));
+        if before.is_some_and(|before| before.access != *access) {
+            listening
+                .grant(*access)
+                .unwrap_or_else(|why| tracing::warn!("{address}: mode and owner: {why}"));
+        }
+    }
 }
 
 impl<'a> Opening<'a> {

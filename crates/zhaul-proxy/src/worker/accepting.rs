@@ -1,235 +1,240 @@
-//! Letting clients in.
+//! Letting clients in: the listening sockets of a worker, and those of them that rest.
 
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use rustix::event::epoll::{self, EventData, EventFlags};
-use rustix::io::Errno;
-use rustix::net::SocketFlags;
-use zhaul_service::Peer;
+use zhaul_service::{AcceptBatch, AcceptError, Peer, Trouble};
 
-use super::{FIRST_SOCKET, Worker, name_of};
-use crate::connect;
-use crate::gate::{self, Admission};
-use crate::session::{End, Phase, Session, Story};
-use crate::site::Listener;
+use super::poller::Poller;
+use super::socket::reset_on_close;
+use crate::state::gate::{self, Admission};
+use crate::state::listener::Listener;
+use crate::state::site::Site;
+use crate::state::sockets::Socket;
+use crate::state::tcp_options;
 
 /// How long accepting rests when the machine, or a limit, has nothing to give.
-pub(super) const REST: Duration = Duration::from_millis(50);
+const REST: Duration = Duration::from_millis(50);
 
-/// Numbers of sessions, over all workers.
-static NUMBER: AtomicU64 = AtomicU64::new(1);
+/// The sockets that a worker accepts on.
+#[derive(Debug, Default)]
+pub(super) struct Acceptors(Vec<Acceptor>);
 
-impl Worker {
-    /// Accepts some of those who wait.
-    pub(super) fn accept(&mut self, index: usize) {
-        let Some(listening) = self.sockets.get(index) else {
-            return;
+/// A socket that a worker accepts on.
+#[derive(Debug)]
+struct Acceptor {
+    socket: Socket,
+    /// Not looked at until then: there was nothing to be done about whoever waits there.
+    rests_until: Option<Duration>,
+    /// Whether its connections are TCP, which they inherit.
+    is_tcp: bool,
+    /// Connections may wait there from before it had the options of this configuration.
+    has_older: bool,
+    batch: AcceptBatch,
+}
+
+/// A client that was let in.
+#[derive(Debug)]
+pub(super) struct Client {
+    pub(super) fd: OwnedFd,
+    pub(super) peer: Peer,
+    pub(super) is_tcp: bool,
+    pub(super) listener: Arc<Listener>,
+    pub(super) admission: Admission,
+}
+
+/// What accepting once came to.
+#[derive(Debug)]
+pub(super) enum Accepted {
+    Client(Client),
+    /// Somebody was there and has gone, or may not come.
+    Gone,
+    /// There is nobody, or nothing to be done about whoever waits.
+    Nobody,
+}
+
+impl Acceptors {
+    /// Accepts on these from now on. What cannot be watched rests, as a socket does that nothing could
+    /// be done about, and says so.
+    pub(super) fn replace(
+        &mut self,
+        sockets: impl Iterator<Item = Socket>,
+        poller: &Poller,
+        trouble: &mut Trouble,
+        now: Duration,
+    ) {
+        // Taken out and in again: their numbers are their places in the list.
+        for old in self.0.drain(..) {
+            if old.rests_until.is_none() {
+                // It is not watched any more in any case: whoever has it closes it.
+                let _ = poller.forget(&old.socket.listening.fd);
+            }
+        }
+        for socket in sockets {
+            let watched = poller.watch_listening(&socket.listening.fd, self.0.len());
+            if let Err(errno) = watched {
+                let (name, address) = (&socket.listener.name, &socket.listening.address);
+                trouble.error(|| {
+                    format!("listener {name}: {address} rests: it cannot be watched: {errno}")
+                });
+            }
+            self.0.push(Acceptor {
+                is_tcp: tcp_options::is_tcp(&socket.listening.fd),
+                socket,
+                rests_until: watched.err().map(|_| now + REST),
+                has_older: true,
+                batch: AcceptBatch::default(),
+            });
+        }
+    }
+
+    /// How many connections are accepted at the next report; none on a socket that is not there any
+    /// more.
+    pub(super) fn batch_size(&self, index: usize) -> usize {
+        self.0
+            .get(index)
+            .map_or(0, |acceptor| acceptor.batch.size())
+    }
+
+    /// As many were there as were expected in this round.
+    pub(super) fn filled(&mut self, index: usize, round: u64) {
+        if let Some(acceptor) = self.0.get_mut(index) {
+            acceptor.batch.filled(round);
+        }
+    }
+
+    /// Accepts one of those who wait.
+    pub(super) fn accept(
+        &mut self,
+        index: usize,
+        site: &Site,
+        poller: &Poller,
+        trouble: &mut Trouble,
+        now: Duration,
+    ) -> Accepted {
+        let Some(acceptor) = self.0.get_mut(index) else {
+            return Accepted::Nobody;
         };
-        for _ in 0..listening.batch.size() {
-            let Some(listening) = self.sockets.get(index) else {
-                return;
-            };
-            let (is_tcp, has_older) = (listening.is_tcp, listening.has_older);
-            let listener = Arc::clone(&listening.socket.listener);
-            let admission = match self.reserve(&listener) {
-                Ok(admission) => admission,
-                Err(wait) => return self.rest(index, wait),
-            };
-            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-            match rustix::net::acceptfrom_with(&listening.socket.listening.fd, flags) {
-                Ok((fd, address)) => {
-                    let ip = address.and_then(|any| SocketAddr::try_from(any).ok());
-                    if ip.is_some() && has_older {
-                        // It may have gone again, which is found out soon enough.
-                        let _ = connect::bequeath(&fd, &listener.config);
+        let listener = Arc::clone(&acceptor.socket.listener);
+        let admission = match reserve(&listener, site, now) {
+            Ok(admission) => admission,
+            Err(wait) => {
+                acceptor.rest(poller, now + wait);
+                return Accepted::Nobody;
+            }
+        };
+        match zhaul_service::accept(&acceptor.socket.listening.fd) {
+            Ok((fd, peer)) => {
+                if matches!(peer, Peer::Ip(_)) && acceptor.has_older {
+                    // It may have gone again, which is found out soon enough.
+                    let _ = tcp_options::set_inherited(&fd, &listener.config);
+                }
+                let client = Client {
+                    fd,
+                    peer,
+                    is_tcp: acceptor.is_tcp,
+                    listener,
+                    admission,
+                };
+                judge(client, trouble)
+            }
+            Err(error) => {
+                listener.gate.give_token_back();
+                match error {
+                    AcceptError::Connection(_) => Accepted::Gone,
+                    AcceptError::Nobody => {
+                        acceptor.batch.found_nobody();
+                        acceptor.has_older = false;
+                        Accepted::Nobody
                     }
-                    let client = Client {
-                        fd,
-                        peer: ip.map_or(Peer::Unix, Peer::Ip),
-                        is_tcp,
-                    };
-                    self.welcome(client, listener, admission);
-                    continue;
-                }
-                Err(Errno::AGAIN) => {
-                    let listening = &mut self.sockets[index];
-                    listening.batch.found_nobody();
-                    listening.has_older = false;
-                    return listener.gate.give_token_back();
-                }
-                // Whoever it was has left.
-                Err(errno) if is_about_the_connection(errno) => {}
-                Err(errno) => {
-                    self.trouble.warn(|| {
-                        let hint = match is_exhaustion(errno) {
-                            true => " (raise the limit on open files)",
-                            false => "",
-                        };
-                        format!("cannot accept a connection: {errno}{hint}")
-                    });
-                    listener.gate.give_token_back();
-                    return self.rest(index, REST);
+                    AcceptError::Exhausted(_) | AcceptError::Listener(_) => {
+                        trouble.warn(|| error.to_string());
+                        acceptor.rest(poller, now + REST);
+                        Accepted::Nobody
+                    }
                 }
             }
-            listener.gate.give_token_back();
-        }
-        if let Some(listening) = self.sockets.get_mut(index) {
-            listening.batch.filled(self.round);
         }
     }
 
-    /// Takes a place and a token for a connection before it is accepted, so that workers that accept
-    /// at the same moment do not let in too many; or says how long whoever waits stays in the
-    /// backlog.
-    fn reserve(&self, listener: &Listener) -> Result<Admission, Duration> {
-        let max_open = self.site.max_connections;
-        let gate = &listener.gate;
-        let admission = gate
-            .enter(&self.site.door, max_open, &listener.config)
-            .ok_or(REST)?;
-        gate.take_token(listener.config.accept_rate, self.now)?;
-        Ok(admission)
+    /// When the next one that rests is looked at again.
+    pub(super) fn next_end_of_rest(&self) -> Option<Duration> {
+        self.0.iter().filter_map(|a| a.rests_until).min()
     }
 
-    /// Takes a listening socket out for a while: it would be reported in each round, and nothing
-    /// could be done about it.
-    fn rest(&mut self, index: usize, wait: Duration) {
-        let listening = &mut self.sockets[index];
-        if epoll::delete(&self.epoll, &listening.socket.listening.fd).is_ok() {
-            listening.rests_until = Some(self.now + wait);
-        }
-    }
-
-    pub(super) fn end_rest(&mut self, index: usize) {
-        // Without memory for it now, there may be a little later.
-        self.sockets[index].rests_until = match self.watch_socket(index) {
-            Ok(()) => None,
-            Err(_) => Some(self.now + REST),
-        };
+    /// Looks again at those that have rested long enough.
+    pub(super) fn end_rests_due(&mut self, poller: &Poller, now: Duration) {
+        self.end_rests_where(|until| until <= now, poller, now);
     }
 
     /// A place has become free: those who wait for one need not wait for the clock.
-    pub(super) fn end_rests(&mut self) {
-        for index in 0..self.sockets.len() {
-            if self.sockets[index].rests_until.is_some() {
-                self.end_rest(index);
+    pub(super) fn end_rests(&mut self, poller: &Poller, now: Duration) {
+        self.end_rests_where(|_| true, poller, now);
+    }
+
+    fn end_rests_where(
+        &mut self,
+        is_over: impl Fn(Duration) -> bool,
+        poller: &Poller,
+        now: Duration,
+    ) {
+        for (index, acceptor) in self.0.iter_mut().enumerate() {
+            if acceptor.rests_until.is_some_and(&is_over) {
+                let watched = poller.watch_listening(&acceptor.socket.listening.fd, index);
+                // Without memory for it now, there may be a little later.
+                acceptor.rests_until = watched.err().map(|_| now + REST);
             }
         }
     }
 
-    /// Level-triggered: what is left in the backlog is reported again. Exclusive: of several workers
-    /// that share the socket not all are woken for each connection.
-    pub(super) fn watch_socket(&self, index: usize) -> Result<(), Errno> {
-        let name = EventData::new_u64(FIRST_SOCKET + index as u64);
-        let flags = EventFlags::IN | EventFlags::EXCLUSIVE;
-        epoll::add(
-            &self.epoll,
-            &self.sockets[index].socket.listening.fd,
-            name,
-            flags,
-        )
+    /// Which of them rest, and where they listen.
+    #[cfg(test)]
+    pub(super) fn all(&self) -> impl Iterator<Item = (bool, &zhaul_service::Bound)> {
+        let acceptors = self.0.iter();
+        acceptors.map(|a| (a.rests_until.is_some(), &a.socket.listening.address))
     }
+}
 
-    fn welcome(&mut self, client: Client, listener: Arc<Listener>, mut admission: Admission) {
-        let Client { fd, peer, .. } = &client;
-        // Behind another proxy it is the client that counts, and who that is is not known yet.
-        let judged = match listener.config.proxy_from {
-            Some(_) => Ok(()),
-            None => admission.judge(&listener.config, gate::Client::new(peer.ip(), fd)),
-        };
-        listener.gate.counts.arrived(judged.is_ok());
-        match judged {
-            Ok(()) => self.adopt(client, listener, admission),
-            Err(refused) => {
-                let name = &listener.name;
-                self.trouble.warn(|| {
-                    let why = refused.why();
-                    format!("listener {name}: refused a connection from {peer}: {why}")
-                });
-                // The client sees a reset rather than a server that says nothing.
-                let _ = rustix::net::sockopt::set_socket_linger(fd, Some(Duration::ZERO));
-            }
+impl Acceptor {
+    /// Takes a listening socket out for a while: it would be reported in each round, and nothing
+    /// could be done about it.
+    fn rest(&mut self, poller: &Poller, until: Duration) {
+        if poller.forget(&self.socket.listening.fd).is_ok() {
+            self.rests_until = Some(until);
         }
     }
+}
 
-    fn adopt(&mut self, client: Client, listener: Arc<Listener>, admission: Admission) {
-        self.generation = (self.generation + 1) % (u32::MAX - 1);
-        let entry = self.sessions.vacant_entry();
-        let key = entry.key();
-        entry.insert(Session {
-            number: NUMBER.fetch_add(1, Ordering::Relaxed),
-            generation: self.generation,
-            client: client.fd,
-            peer: client.peer,
-            is_tcp: client.is_tcp,
-            listener,
-            admission,
-            introduction: None,
-            phase: Phase::Hello { low_water: 1 },
-            stale_in: None,
-            seen: EventFlags::empty(),
-            story: Story {
-                began: self.now,
-                ..Story::default()
-            },
-            wake_at: None,
-            armed: None,
-            keepalive_due: false,
-            reported: [0; 2],
-            in_line: false,
-            is_starved: false,
-        });
-        let name = name_of(self.generation, key);
-        if let Err(errno) = self.watch(&self.sessions[key].client, name) {
-            return self.end(key, &End::Exhausted(zhaul_errno(errno)));
+/// Takes a place and a token for a connection before it is accepted, so that workers that accept at
+/// the same moment do not let in too many; or says how long whoever waits stays in the backlog.
+fn reserve(listener: &Listener, site: &Site, now: Duration) -> Result<Admission, Duration> {
+    let gate = &listener.gate;
+    let admission = gate
+        .enter(&site.door, site.max_connections, &listener.config)
+        .ok_or(REST)?;
+    gate.take_token(listener.config.accept_rate, now)?;
+    Ok(admission)
+}
+
+/// Whether a client may come.
+fn judge(mut client: Client, trouble: &mut Trouble) -> Accepted {
+    let rules = &client.listener.config;
+    // Behind another proxy it is the client that counts, and who that is is not known yet.
+    let judged = match rules.proxy_from {
+        Some(_) => Ok(()),
+        None => {
+            let who = gate::Client::new(client.peer.ip(), &client.fd);
+            client.admission.judge(rules, who)
         }
-        self.guarded(name, Self::begin);
-    }
-}
-
-/// Somebody who was accepted.
-struct Client {
-    fd: OwnedFd,
-    peer: Peer,
-    is_tcp: bool,
-}
-
-/// The same number, as the engine has it.
-pub(super) fn zhaul_errno(errno: Errno) -> zhaul_core::Errno {
-    zhaul_core::Errno::from_raw(errno.raw_os_error())
-}
-
-/// accept(2) reports what is pending on the new connection as its own error, as its manual says.
-/// Anything else would be reported for ever.
-fn is_about_the_connection(errno: Errno) -> bool {
-    use Errno as E;
-    [
-        E::CONNABORTED,
-        E::INTR,
-        E::PROTO,
-        E::NOPROTOOPT,
-        E::OPNOTSUPP,
-        E::PERM,
-        E::NETDOWN,
-        E::NETUNREACH,
-        E::HOSTDOWN,
-        E::HOSTUNREACH,
-        E::NONET,
-        E::TIMEDOUT,
-        E::CONNRESET,
-    ]
-    .contains(&errno)
-}
-
-/// accept(2) also reports errors that were pending on the new connection; only these say that we or
-/// the machine have run out.
-fn is_exhaustion(errno: Errno) -> bool {
-    matches!(
-        errno,
-        Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM
-    )
+    };
+    client.listener.gate.counts.arrived(judged.is_ok());
+    let Err(refused) = judged else {
+        return Accepted::Client(client);
+    };
+    let (name, peer, why) = (&client.listener.name, client.peer, refused.why());
+    trouble.warn(|| format!("listener {name}: refused a connection from {peer}: {why}"));
+    // The client sees a reset rather than a server that says nothing.
+    reset_on_close(&client.fd);
+    Accepted::Gone
 }

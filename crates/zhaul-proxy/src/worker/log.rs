@@ -6,16 +6,22 @@ use std::time::{Duration, SystemTime};
 use jiff::Timestamp;
 use serde::Serialize;
 use zhaul::relay::{Stats, Way, WayStats};
-use zhaul_service::FLUSH_BYTES;
+use zhaul_service::{FLUSH_BYTES, LogSender};
 
+use super::end::End;
+use super::session::Session;
 use crate::config::{Log, LogFormat};
-use crate::session::{End, Session};
 
-/// Lines on their way to the log.
+/// How long lines are held back.
+const FLUSH_EVERY: Duration = Duration::from_millis(500);
+
+/// A worker's lines on their way to the log; none are kept without one.
 #[derive(Debug)]
-pub(crate) struct Lines {
+pub(super) struct SessionLog {
+    sender: Option<LogSender>,
     format: LogFormat,
     bytes: Vec<u8>,
+    flush_at: Option<Duration>,
 }
 
 /// What a line says; in JSON these are the names.
@@ -53,21 +59,27 @@ struct Line<'a> {
     lost_down: u64,
 }
 
-impl Lines {
-    pub(crate) fn new(log: Option<&Log>) -> Self {
+impl SessionLog {
+    pub(super) fn new(sender: Option<LogSender>, log: Option<&Log>) -> Self {
         Self {
+            sender,
             format: log.map_or(LogFormat::default(), |log| log.format),
             bytes: Vec::new(),
+            flush_at: None,
         }
     }
 
-    pub(crate) fn push(
+    /// Tells of a session that has ended.
+    pub(super) fn push(
         &mut self,
         session: &Session,
         end: &End,
         stats: Option<&Stats>,
         now: Duration,
     ) {
+        if self.sender.is_none() {
+            return;
+        }
         let line = Line::of(session, end, stats, now);
         match self.format {
             LogFormat::Json => {
@@ -77,20 +89,32 @@ impl Lines {
             LogFormat::Text => self.bytes.extend(line.text().into_bytes()),
         }
         self.bytes.push(b'\n');
+        if self.bytes.len() >= FLUSH_BYTES {
+            self.flush();
+        } else {
+            self.flush_at.get_or_insert(now + FLUSH_EVERY);
+        }
     }
 
-    pub(crate) const fn are_many(&self) -> bool {
-        self.bytes.len() >= FLUSH_BYTES
+    /// When the lines that are there are to be handed over.
+    pub(super) const fn flush_at(&self) -> Option<Duration> {
+        self.flush_at
     }
 
-    pub(crate) fn take(&mut self) -> Option<Vec<u8>> {
-        (!self.bytes.is_empty()).then(|| std::mem::take(&mut self.bytes))
+    /// Hands the lines that are there over.
+    pub(super) fn flush(&mut self) {
+        self.flush_at = None;
+        if let Some(sender) = &self.sender
+            && !self.bytes.is_empty()
+        {
+            sender.send(std::mem::take(&mut self.bytes));
+        }
     }
 }
 
 impl<'a> Line<'a> {
     fn of(session: &'a Session, end: &End, stats: Option<&Stats>, now: Duration) -> Self {
-        let story = &session.story;
+        let facts = &session.facts;
         let of = |way: Way| stats.map(|stats| stats.way(way));
         let bytes = |way: Way| of(way).map_or(0, |stats| stats.delivered);
         let spliced = |way: Way| of(way).map_or(0, |stats| stats.spliced);
@@ -100,16 +124,16 @@ impl<'a> Line<'a> {
             session: session.number,
             listener: &session.listener.name,
             client: session.source_text(),
-            sni: story.server_name.as_deref(),
-            pool: story.pool.as_deref(),
-            server: story.server.as_deref(),
-            cause: end.word(),
+            sni: facts.server_name.as_deref(),
+            pool: facts.pool.as_deref(),
+            server: facts.server.as_deref(),
+            cause: end.termination().name(),
             detail: end.detail(),
-            retries: story.tried.len(),
-            total_ms: ms(now.saturating_sub(story.began)),
-            hello_ms: story.hello.map_or(0.0, ms),
-            queue_ms: ms(story.queued),
-            connect_ms: story.connect.map(ms),
+            retries: facts.tried.len(),
+            total_ms: ms(now.saturating_sub(facts.began)),
+            hello_ms: facts.hello.map_or(0.0, ms),
+            queue_ms: ms(facts.queued),
+            connect_ms: facts.connect.map(ms),
             bytes_up: bytes(Way::AToB),
             bytes_down: bytes(Way::BToA),
             spliced_up: spliced(Way::AToB),

@@ -1,19 +1,18 @@
 //! What other threads tell a worker.
 
-use std::io;
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, mpsc};
 
-use zhaul_service::Wake;
+use zhaul_service::Mailbox;
 
-use crate::pool::Pool;
-use crate::session::SessionView;
-use crate::site::Site;
+use super::session::SessionView;
+use crate::state::queue::{Notify, Queue};
+use crate::state::site::Site;
 
 /// Something a worker is told.
 #[derive(Debug)]
-pub(crate) enum Letter {
+pub(crate) enum Message {
     /// A session that waits for a place may try again. If it has gone meanwhile, the next one may.
-    PlaceFree { pool: Arc<Pool>, session: u64 },
+    PlaceFree { queue: Arc<Queue>, session: u64 },
     /// A new configuration is in force.
     Site(Arc<Site>),
     /// Accept nothing more; sessions may end. The configuration has no sockets any more.
@@ -26,40 +25,8 @@ pub(crate) enum Letter {
     Kill { number: u64 },
 }
 
-/// Leads to one worker, from any thread.
-#[derive(Clone, Debug)]
-pub(crate) struct Mailbox {
-    letters: Arc<Mutex<Vec<Letter>>>,
-    wake: Wake,
-}
-
-impl Mailbox {
-    pub(crate) fn new() -> io::Result<Self> {
-        Ok(Self {
-            letters: Arc::default(),
-            wake: Wake::new()?,
-        })
-    }
-
-    /// What the worker sleeps on.
-    pub(crate) fn wake(&self) -> &Wake {
-        &self.wake
-    }
-
-    pub(crate) fn send(&self, letter: Letter) {
-        let mut letters = self.letters.lock().unwrap_or_else(PoisonError::into_inner);
-        letters.push(letter);
-        let is_first = letters.len() == 1;
-        drop(letters);
-        // The worker takes all letters at once, so one call is enough until it does.
-        if is_first {
-            self.wake.wake();
-        }
-    }
-
-    /// Takes what has come.
-    pub(crate) fn take(&self) -> Vec<Letter> {
-        let mut letters = self.letters.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::take(&mut *letters)
+impl Notify for Mailbox<Message> {
+    fn place_free(&self, queue: Arc<Queue>, session: u64) {
+        self.send(Message::PlaceFree { queue, session });
     }
 }

@@ -6,57 +6,59 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::event::epoll::EventFlags;
-use zhaul::relay::{Relay, RelayEnding, Stats};
-use zhaul_core::Errno;
+use zhaul::relay::{Relay, Stats};
 use zhaul_service::Peer;
 
-use crate::addresses::Endpoint;
-use crate::connect::Failed;
-use crate::gate::{Admission, Client};
-use crate::pool::{Place, Pool};
-use crate::proxy_header::Introduction;
-use crate::site::Listener;
+use super::accepting::Client;
+use super::connect::Failed;
+use super::end::End;
+use super::socket::reset_on_close;
+use crate::pure::addresses::Endpoint;
+use crate::pure::proxy_header::Introduction;
+use crate::state::gate::{self, Admission};
+use crate::state::listener::Listener;
+use crate::state::pool::{Place, Pool};
 
 /// A client's connection, and the server's once there is one.
 #[derive(Debug)]
-pub(crate) struct Session {
+pub(super) struct Session {
     /// Unique in this process.
-    pub(crate) number: u64,
-    /// Told from sessions that had the same place in the list.
-    pub(crate) generation: u32,
-    pub(crate) client: OwnedFd,
-    pub(crate) peer: Peer,
+    pub(super) number: u64,
+    /// What epoll, timers and queues call its client's side.
+    pub(super) name: u64,
+    pub(super) client: OwnedFd,
+    pub(super) peer: Peer,
     /// Whether the client's connection is known to be TCP.
-    pub(crate) is_tcp: bool,
-    pub(crate) listener: Arc<Listener>,
+    pub(super) is_tcp: bool,
+    pub(super) listener: Arc<Listener>,
     /// Gives the place among the open connections back.
-    pub(crate) admission: Admission,
+    pub(super) admission: Admission,
     /// What a PROXY header said.
-    pub(crate) introduction: Option<Introduction>,
-    pub(crate) phase: Phase,
+    pub(super) introduction: Option<Introduction>,
+    pub(super) phase: Phase,
     /// The batch of events in which an attempt to connect was given up: what is left of that batch
     /// may be about its socket, as all of them have one name.
-    pub(crate) stale_in: Option<u64>,
+    pub(super) stale_in: Option<u64>,
     /// What was reported of the client while there was no relay to be told.
-    pub(crate) seen: EventFlags,
-    pub(crate) story: Story,
+    pub(super) seen: EventFlags,
+    pub(super) facts: Facts,
     /// When to look at it even if nothing happens.
-    pub(crate) wake_at: Option<Duration>,
+    pub(super) wake_at: Option<Duration>,
     /// The earliest entry of the worker's timers that is its.
-    pub(crate) armed: Option<Duration>,
+    pub(super) armed: Option<Duration>,
     /// Keepalive towards the server is still to be set.
-    pub(crate) keepalive_due: bool,
+    pub(super) keepalive_due: bool,
     /// Bytes that the counts know of.
-    pub(crate) reported: [u64; 2],
+    pub(super) reported: [u64; 2],
     /// It is in the list of those that had no time to finish their turn.
-    pub(crate) in_line: bool,
+    pub(super) is_queued_for_turn: bool,
     /// It is in the list of those that wait for a buffer.
-    pub(crate) is_starved: bool,
+    pub(super) is_starved: bool,
 }
 
 /// How far a session has come.
 #[derive(Debug)]
-pub(crate) enum Phase {
+pub(super) enum Phase {
     /// The client has not said yet what has to be known.
     Hello {
         /// It is reported when it has said so many bytes.
@@ -82,159 +84,66 @@ pub(crate) enum Phase {
 
 /// How far making a connection to a server has come.
 #[derive(Debug)]
-pub(crate) struct Connecting {
-    pub(crate) place: Place,
-    pub(crate) since: Duration,
-    pub(crate) deadline: Duration,
+pub(super) struct Connecting {
+    pub(super) place: Place,
+    pub(super) since: Duration,
+    pub(super) deadline: Duration,
     /// How long an address is waited for before the next is tried, too.
-    pub(crate) next_after: Duration,
+    pub(super) next_after: Duration,
     /// Addresses that were not tried yet, the next one last.
-    pub(crate) untried: Vec<Endpoint>,
+    pub(super) untried: Vec<Endpoint>,
     /// In the order in which they began.
-    pub(crate) attempts: Vec<Attempt>,
+    pub(super) attempts: Vec<Attempt>,
     /// What became of one that failed.
-    pub(crate) failed: Option<Failed>,
+    pub(super) failed: Option<Failed>,
 }
 
 /// A connection to one address of a server that is being made.
 #[derive(Debug)]
-pub(crate) struct Attempt {
-    pub(crate) address: Endpoint,
-    pub(crate) socket: OwnedFd,
+pub(super) struct Attempt {
+    pub(super) address: Endpoint,
+    pub(super) socket: OwnedFd,
 }
 
 /// What the log will tell.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Story {
-    pub(crate) began: Duration,
-    pub(crate) server_name: Option<String>,
-    pub(crate) pool: Option<Arc<str>>,
-    pub(crate) server: Option<Arc<str>>,
+pub(super) struct Facts {
+    pub(super) began: Duration,
+    pub(super) server_name: Option<String>,
+    pub(super) pool: Option<Arc<str>>,
+    pub(super) server: Option<Arc<str>>,
     /// Until what had to be known was known.
-    pub(crate) hello: Option<Duration>,
+    pub(super) hello: Option<Duration>,
     /// In the queue.
-    pub(crate) queued: Duration,
+    pub(super) queued: Duration,
     /// Making the connection that served.
-    pub(crate) connect: Option<Duration>,
+    pub(super) connect: Option<Duration>,
     /// Servers that did not take the connection, by index.
-    pub(crate) tried: Vec<usize>,
+    pub(super) tried: Vec<usize>,
 }
 
-/// Why a session ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum End {
-    /// The relay did.
-    Relay(RelayEnding),
-    /// The client went away before it was relayed.
-    ClientGone,
-    /// The client did not say in time what has to be known.
-    HelloTimeout,
-    /// The client that a PROXY header names may not come.
-    Refused(&'static str),
-    /// The PROXY header is missing or wrong.
-    BadHeader(String),
-    /// The beginning of TLS is wrong.
-    BadHello(&'static str),
-    /// No route claims it, and there is no default.
-    NoRoute,
-    /// No server is up, or none could be reached.
-    NoServer,
-    /// Too many wait for a server already.
-    QueueFull,
-    /// It waited for a server long enough.
-    QueueTimeout,
-    /// The machine has run out of something.
-    Exhausted(Errno),
-    /// The proxy was told to stop, or the session to end.
-    Killed,
-    /// A defect of ours.
-    Defect,
+/// What follows for a session.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// It waits: for an event, or for its time to be looked at.
+    Wait,
+    /// It is known where it is to go: a place at one of these servers is to be taken.
+    Choose(Arc<Pool>),
+    /// A place was taken: a connection to its server is to be made.
+    Connect(Place),
+    /// The connection to the server stands.
+    Relay(Connected),
+    /// It is over.
+    End(End),
 }
 
-/// All the words that [`End::word`] has.
-pub(crate) const CAUSES: [&str; 24] = [
-    "closed-by-client",
-    "closed-by-server",
-    "reset-by-client",
-    "reset-by-server",
-    "idle-timeout",
-    "fin-timeout",
-    "session-timeout",
-    "client-read-error",
-    "server-read-error",
-    "client-write-error",
-    "server-write-error",
-    "client-gone",
-    "hello-timeout",
-    REFUSED,
-    "bad-proxy-header",
-    "bad-client-hello",
-    "no-route",
-    "no-server",
-    "queue-full",
-    "queue-timeout",
-    "exhausted",
-    "killed",
-    "defect",
-    OTHER,
-];
-
-/// The word for clients that may not come.
-pub(crate) const REFUSED: &str = "refused";
-/// The word for what has no other.
-pub(crate) const OTHER: &str = "other";
-
-impl End {
-    /// The word in the log.
-    pub(crate) fn word(&self) -> &'static str {
-        use zhaul::relay::{RelayCause, Side};
-        match self {
-            Self::Relay(ending) => match ending.cause {
-                RelayCause::Closed { first: Side::A } => "closed-by-client",
-                RelayCause::Closed { first: Side::B } => "closed-by-server",
-                RelayCause::Reset { by: Side::A } => "reset-by-client",
-                RelayCause::Reset { by: Side::B } => "reset-by-server",
-                RelayCause::Idle => "idle-timeout",
-                RelayCause::HalfClosed { .. } => "fin-timeout",
-                RelayCause::Deadline => "session-timeout",
-                RelayCause::Cancelled => "killed",
-                RelayCause::Read { side: Side::A, .. } => "client-read-error",
-                RelayCause::Read { side: Side::B, .. } => "server-read-error",
-                RelayCause::Write { side: Side::A, .. } => "client-write-error",
-                RelayCause::Write { side: Side::B, .. } => "server-write-error",
-                _ => OTHER,
-            },
-            Self::ClientGone => "client-gone",
-            Self::HelloTimeout => "hello-timeout",
-            Self::Refused(_) => REFUSED,
-            Self::BadHeader(_) => "bad-proxy-header",
-            Self::BadHello(_) => "bad-client-hello",
-            Self::NoRoute => "no-route",
-            Self::NoServer => "no-server",
-            Self::QueueFull => "queue-full",
-            Self::QueueTimeout => "queue-timeout",
-            Self::Exhausted(_) => "exhausted",
-            Self::Killed => "killed",
-            Self::Defect => "defect",
-        }
-    }
-
-    /// More about it, where there is more.
-    pub(crate) fn detail(&self) -> Option<String> {
-        use zhaul::relay::RelayCause;
-        match self {
-            Self::Relay(ending) => match ending.cause {
-                RelayCause::Read { errno, .. } | RelayCause::Write { errno, .. } => {
-                    Some(errno.to_string())
-                }
-                _ => None,
-            },
-            Self::BadHeader(why) => Some(why.clone()),
-            Self::BadHello(why) | Self::Refused(why) => Some((*why).to_owned()),
-            Self::Exhausted(errno) => Some(errno.to_string()),
-            _ => None,
-        }
-    }
+/// A connection to a server.
+#[derive(Debug)]
+pub(super) struct Connected {
+    pub(super) place: Place,
+    pub(super) server: OwnedFd,
+    /// What was reported of it.
+    pub(super) seen: EventFlags,
 }
 
 /// A session as the administrator sees it.
@@ -251,8 +160,35 @@ pub(crate) struct SessionView {
 }
 
 impl Session {
+    /// One that begins now.
+    pub(super) fn new(client: Client, number: u64, name: u64, now: Duration) -> Self {
+        Self {
+            number,
+            name,
+            client: client.fd,
+            peer: client.peer,
+            is_tcp: client.is_tcp,
+            listener: client.listener,
+            admission: client.admission,
+            introduction: None,
+            phase: Phase::Hello { low_water: 1 },
+            stale_in: None,
+            seen: EventFlags::empty(),
+            facts: Facts {
+                began: now,
+                ..Facts::default()
+            },
+            wake_at: None,
+            armed: None,
+            keepalive_due: false,
+            reported: [0; 2],
+            is_queued_for_turn: false,
+            is_starved: false,
+        }
+    }
+
     /// The client: the one that a PROXY header names, or whoever connected.
-    pub(crate) fn source(&self) -> Option<SocketAddr> {
+    pub(super) fn source(&self) -> Option<SocketAddr> {
         let introduced = self.introduction.as_ref().and_then(|i| i.addresses);
         match (introduced, self.peer) {
             (Some(addresses), _) => Some(addresses.source),
@@ -262,32 +198,61 @@ impl Session {
     }
 
     /// The client's address, to tell clients apart by.
-    pub(crate) fn source_ip(&self) -> Option<IpAddr> {
+    pub(super) fn source_ip(&self) -> Option<IpAddr> {
         self.source().map(|source| source.ip())
     }
 
     /// The client as rules and limits see it.
-    pub(crate) fn counted(&self) -> Client {
-        Client::new(self.source_ip(), &self.client)
+    pub(super) fn counted(&self) -> gate::Client {
+        gate::Client::new(self.source_ip(), &self.client)
     }
 
     /// The client as text.
-    pub(crate) fn source_text(&self) -> String {
+    pub(super) fn source_text(&self) -> String {
         self.source().map_or_else(
             || "unix:".to_owned(),
             |source| SocketAddr::new(source.ip().to_canonical(), source.port()).to_string(),
         )
     }
 
-    pub(crate) fn view(&self, now: Duration) -> SessionView {
+    /// Gives back what its phase holds: a place in the queue or at a server, and connections.
+    pub(super) fn leave_phase(&mut self, now: Duration) {
+        match std::mem::replace(&mut self.phase, Phase::Over) {
+            Phase::Queued {
+                pool,
+                since,
+                ticket,
+            } => {
+                self.facts.queued += now.saturating_sub(since);
+                pool.queue.forget(ticket);
+            }
+            Phase::Connecting(Connecting {
+                place, attempts, ..
+            }) => {
+                let sockets = attempts.iter().map(|attempt| &attempt.socket);
+                sockets.for_each(reset_on_close);
+                drop(attempts);
+                drop(place);
+            }
+            Phase::Relaying { place, server, .. } => {
+                // The server is free of this connection before somebody else takes its place.
+                drop(server);
+                drop(place);
+            }
+            Phase::Hello { .. } | Phase::Over => {}
+        }
+    }
+
+    /// What the administrator sees of it.
+    pub(super) fn view(&self, now: Duration) -> SessionView {
         SessionView {
             number: self.number,
             phase: self.phase.name(),
             client: self.source_text(),
             listener: self.listener.name.clone(),
-            pool: self.story.pool.clone(),
-            server: self.story.server.clone(),
-            age: now.saturating_sub(self.story.began),
+            pool: self.facts.pool.clone(),
+            server: self.facts.server.clone(),
+            age: now.saturating_sub(self.facts.began),
             stats: match &self.phase {
                 Phase::Relaying { relay, .. } => Some(relay.stats()),
                 _ => None,
@@ -297,7 +262,7 @@ impl Session {
 }
 
 impl Phase {
-    pub(crate) const fn name(&self) -> &'static str {
+    pub(super) const fn name(&self) -> &'static str {
         match self {
             Self::Hello { .. } => "hello",
             Self::Queued { .. } => "queued",
@@ -305,35 +270,5 @@ impl Phase {
             Self::Relaying { .. } => "relaying",
             Self::Over => "over",
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_word_is_counted() {
-        let mut words = std::collections::BTreeSet::new();
-        for end in [
-            End::ClientGone,
-            End::HelloTimeout,
-            End::Refused(""),
-            End::BadHeader(String::new()),
-            End::BadHello(""),
-            End::NoRoute,
-            End::NoServer,
-            End::QueueFull,
-            End::QueueTimeout,
-            End::Exhausted(Errno::from_raw(24)),
-            End::Killed,
-            End::Defect,
-        ] {
-            assert!(CAUSES.contains(&end.word()), "{end:?}");
-            words.insert(end.word());
-        }
-        assert_eq!(words.len(), 12);
-        let distinct: std::collections::BTreeSet<_> = CAUSES.iter().collect();
-        assert_eq!(distinct.len(), CAUSES.len());
     }
 }
