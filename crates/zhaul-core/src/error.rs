@@ -47,6 +47,12 @@ pub enum Cause {
     SourceEnded,
     /// A write was accepted and took no byte.
     SinkStalled,
+    /// Somebody else made the file that is written to shorter than what it had got: what followed
+    /// would have lain behind a hole.
+    SinkTruncated {
+        /// Where the sink ended.
+        size: u64,
+    },
     /// The lease broke: somebody is about to write to the file.
     LeaseBroken,
     /// The caller cancelled.
@@ -91,6 +97,7 @@ impl TransferError {
             ending: None,
             grew: false,
             holes: 0,
+            reserved: 0,
         };
         Self {
             cause,
@@ -120,7 +127,7 @@ impl TransferError {
             Cause::Truncated { .. } | Cause::Changed | Cause::SourceEnded | Cause::LeaseBroken => {
                 Some(End::Source)
             }
-            Cause::SinkStalled => Some(End::Sink),
+            Cause::SinkStalled | Cause::SinkTruncated { .. } => Some(End::Sink),
             Cause::Refused { refusal } => refusal.end(),
             Cause::Cancelled
             | Cause::DeadlineExceeded
@@ -172,7 +179,9 @@ impl Cause {
         let kind = match self {
             Self::Io { errno, .. } => return errno.into(),
             Self::Truncated { .. } | Self::SourceEnded => ErrorKind::UnexpectedEof,
-            Self::Changed | Self::LeaseBroken => ErrorKind::ResourceBusy,
+            Self::Changed | Self::LeaseBroken | Self::SinkTruncated { .. } => {
+                ErrorKind::ResourceBusy
+            }
             Self::SinkStalled => ErrorKind::WriteZero,
             // Not Interrupted, which the standard library takes for EINTR and tries again.
             Self::Cancelled => ErrorKind::Other,
@@ -194,6 +203,12 @@ impl fmt::Display for Cause {
                 f.write_str("the source ended before the length asked for, or stated by fstat")
             }
             Self::SinkStalled => f.write_str("the sink took no byte"),
+            Self::SinkTruncated { size } => {
+                write!(
+                    f,
+                    "the file written to was truncated to {size} bytes by another"
+                )
+            }
             Self::LeaseBroken => f.write_str("somebody is about to write to the file"),
             Self::Cancelled => f.write_str("cancelled"),
             Self::DeadlineExceeded => f.write_str("the deadline passed"),

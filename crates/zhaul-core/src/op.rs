@@ -165,6 +165,24 @@ impl Op {
             _ => None,
         }
     }
+
+    /// Where in a seekable sink it writes, if it names a place.
+    pub const fn sink_offset(&self) -> Option<u64> {
+        match *self {
+            Self::Write {
+                offset: sink_offset,
+                ..
+            }
+            | Self::WriteMapped { sink_offset, .. }
+            | Self::Splice {
+                to: End::Sink,
+                sink_offset,
+                ..
+            }
+            | Self::CopyFileRange { sink_offset, .. } => sink_offset,
+            _ => None,
+        }
+    }
 }
 
 /// The system call that failed.
@@ -193,6 +211,8 @@ pub enum Operation {
     Seek,
     /// `fallocate(2)` or `ftruncate(2)` for a hole.
     PunchHole,
+    /// `fallocate(2)` of the blocks of the sink.
+    Reserve,
     /// Waiting for an end to become ready.
     Wait,
     /// Bringing pages of the source into memory.
@@ -214,9 +234,11 @@ impl Operation {
             | Self::Seek
             | Self::Populate
             | Self::ExamineSource => Some(End::Source),
-            Self::Write | Self::SendZeroCopy | Self::PunchHole | Self::ExamineSink => {
-                Some(End::Sink)
-            }
+            Self::Write
+            | Self::SendZeroCopy
+            | Self::PunchHole
+            | Self::Reserve
+            | Self::ExamineSink => Some(End::Sink),
             Self::Sendfile | Self::Splice | Self::CopyFileRange | Self::Wait => None,
         }
     }
@@ -236,6 +258,7 @@ impl fmt::Display for Operation {
             Self::CopyFileRange => "copy_file_range",
             Self::Seek => "lseek in the source",
             Self::PunchHole => "making a hole in the sink",
+            Self::Reserve => "reserving blocks of the sink",
             Self::Wait => "poll",
             Self::Populate => "reading ahead in the source",
             Self::ExamineSource => "examining the source",

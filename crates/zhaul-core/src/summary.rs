@@ -27,6 +27,8 @@ pub struct Summary {
     pub grew: bool,
     /// Bytes that were holes of a sparse source and are holes of the sink; they count as moved.
     pub holes: u64,
+    /// Bytes for which the sink had its blocks before anything was moved.
+    pub reserved: u64,
 }
 
 impl Summary {

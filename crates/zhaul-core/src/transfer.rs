@@ -81,6 +81,7 @@ pub struct Transfer {
     only: bool,
     /// Splice is tried again, after there was no pipe.
     retries_splice: bool,
+    reserved: u64,
 }
 
 /// Why a driver stops a transfer.
@@ -152,6 +153,7 @@ impl Transfer {
             deadline: ask.deadline,
             only: ask.only.is_some(),
             retries_splice: false,
+            reserved: 0,
         };
         transfer.machine = transfer.machine_for(plan.route);
         if let Some(route) = ask.only

@@ -10,8 +10,10 @@
 //! that were in the pipe between, and from file to file one call that a thread of the pool is
 //! making at that moment.
 //!
-//! A regular file as a *sink* is written on the caller's thread; the kernel makes a writer wait
-//! when too many pages are dirty. A transfer from file to file runs in the cold pool, call by call.
+//! A file on a disk as a *sink* is written by threads of a pool, call by call: the kernel makes a
+//! writer wait for the journal, for blocks, and when too many pages are dirty. What comes from a
+//! stream is taken on the task. Files in memory (tmpfs, memfd) are written on the task; a transfer
+//! from file to file runs in the pool altogether.
 //!
 //! The runtime needs I/O enabled, except for copies from file to file. Timers
 //! ([`enable_time`](::tokio::runtime::Builder::enable_time)) are needed for a deadline, a throttle and

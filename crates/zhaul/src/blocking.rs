@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
 
-use zhaul_core::{Errno, Interest, Op, Operation, Step, Stop, Summary, Transfer, TransferError};
+use zhaul_core::{Interest, Op, Operation, Step, Stop, Summary, Transfer, TransferError};
 
 use crate::calls::Buffers;
 use crate::cancel::CancelToken;
@@ -20,6 +20,7 @@ use crate::in_flight::{Patience, is_in_flight};
 use crate::lease::Lease;
 use crate::nonblocking::Impatient;
 use crate::progress::{Progress, Published};
+use crate::reserve::Reservation;
 
 /// What may stop or watch a transfer from outside.
 pub(crate) struct Control<'a> {
@@ -39,10 +40,10 @@ impl Control<'_> {
 
 /// Runs the transfer to its end.
 pub(crate) fn drive(
-    source: BorrowedFd<'_>,
-    sink: BorrowedFd<'_>,
+    (source, sink): (BorrowedFd<'_>, BorrowedFd<'_>),
     transfer: Transfer,
     mut buffers: Buffers,
+    mut reserved: Option<Reservation>,
     control: Control<'_>,
 ) -> Result<Summary, TransferError> {
     let (source, sink) = if control.can_stop(&transfer) {
@@ -79,6 +80,10 @@ pub(crate) fn drive(
             }
             Step::AwaitRelease => drive.await_release(),
             Step::Done(outcome) => {
+                if let Some(reserved) = reserved.take() {
+                    reserved.settle(&mut drive.transfer);
+                    continue;
+                }
                 if let Some(progress) = drive.control.progress {
                     drive.published.publish_end(&drive.transfer, progress);
                 }
@@ -112,12 +117,8 @@ impl Drive<'_> {
             self.transfer.no_pipe();
             return self.publish();
         }
-        let result = self.buffers.execute(&op, self.source, self.sink);
-        self.report(op, result);
-    }
-
-    fn report(&mut self, op: Op, result: Result<usize, Errno>) {
-        self.transfer.complete(op, result);
+        let called = self.buffers.call(&op, self.source, self.sink);
+        called.report(&mut self.transfer, op);
         self.buffers.settle_pipe(self.transfer.pipe_bytes());
         self.publish();
     }

@@ -9,7 +9,7 @@ use std::os::fd::BorrowedFd;
 use rustix::net::{RecvFlags, SendFlags};
 use rustix::pipe::SpliceFlags;
 
-use zhaul_core::{End, Errno, Op, SinkFacts, SinkKind, SourceFacts, SourceKind};
+use zhaul_core::{End, Errno, Op, SinkFacts, SinkKind, SourceFacts, SourceKind, Transfer};
 use zhaul_sys::mmap::{Mapping, SendMode};
 use zhaul_sys::sigxfsz::{is_file_size_limited, without_sigxfsz};
 
@@ -33,6 +33,25 @@ pub(crate) struct Buffers {
     may_wait: bool,
     /// The sink may not grow beyond RLIMIT_FSIZE, which would be a signal.
     sink_is_limited: bool,
+    /// The sink is this transfer's alone, from this offset on.
+    kept_from: Option<u64>,
+}
+
+/// What became of an operation.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Called {
+    Returned(Result<usize, Errno>),
+    /// It was not made: the sink ends here, and had more.
+    SinkTruncated(u64),
+}
+
+impl Called {
+    pub(crate) fn report(self, transfer: &mut Transfer, op: Op) {
+        match self {
+            Self::Returned(result) => transfer.complete(op, result),
+            Self::SinkTruncated(size) => transfer.sink_truncated(size),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -57,7 +76,25 @@ impl Buffers {
             sink_is_socket: sink.kind.is_socket(),
             may_wait: false,
             sink_is_limited: sink.kind == SinkKind::Regular && is_file_size_limited(),
+            kept_from: None,
         }
+    }
+
+    /// Has an eye on a sink that nobody else is to cut, and that is written from this offset on.
+    pub(crate) const fn keep_sink_from(&mut self, offset: u64) {
+        self.kept_from = Some(offset);
+    }
+
+    /// Makes the call, unless somebody cut the sink before where it would write.
+    pub(crate) fn call(&mut self, op: &Op, source: BorrowedFd<'_>, sink: BorrowedFd<'_>) -> Called {
+        if let (Some(start), Some(offset)) = (self.kept_from, op.sink_offset())
+            && offset > start
+            && let Ok(size) = size_of(sink)
+            && size < offset
+        {
+            return Called::SinkTruncated(size);
+        }
+        Called::Returned(self.execute(op, source, sink))
     }
 
     /// Lets calls on sockets in blocking mode wait. A send that may not wait stops in the middle of
@@ -282,4 +319,10 @@ impl Buffers {
         )
         .map_err(of_rustix)
     }
+}
+
+/// Bytes that a file has.
+pub(crate) fn size_of(file: BorrowedFd<'_>) -> Result<u64, Errno> {
+    let stat = rustix::fs::fstat(file).map_err(of_rustix)?;
+    Ok(u64::try_from(stat.st_size).unwrap_or(0))
 }

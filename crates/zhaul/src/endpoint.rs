@@ -149,6 +149,19 @@ fn memfd_or_unlinked(fd: BorrowedFd<'_>, version: Version) -> SourceFacts {
     }
 }
 
+/// True if a write to it may wait for a disk, or for whoever else keeps what is written.
+#[cfg(feature = "tokio")]
+pub(crate) fn waits_for_disk(fd: BorrowedFd<'_>) -> bool {
+    let Ok(stat) = rustix::fs::fstat(fd) else {
+        return false;
+    };
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => file_system(fd) != FileSystem::Memory,
+        FileType::BlockDevice => true,
+        _ => false,
+    }
+}
+
 /// What the file system of a regular file does with its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FileSystem {

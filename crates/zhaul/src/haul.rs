@@ -27,6 +27,7 @@ use crate::lease::{self, Lease};
 use crate::peer;
 use crate::pipe_pool::PipePool;
 use crate::progress::Progress;
+use crate::reserve::Reservation;
 #[cfg(feature = "tokio")]
 use crate::residency::ResidencyCache;
 use position::Position;
@@ -44,6 +45,7 @@ pub struct Haul<'a, S, K> {
     sink: K,
     ask: Ask,
     from_position: bool,
+    reserve: bool,
     source_facts: Option<SourceFacts>,
     sink_facts: Option<SinkFacts>,
     lease: Option<Handle<'a, Lease>>,
@@ -71,6 +73,7 @@ pub fn transfer<'a, S, K>(source: S, sink: K) -> Haul<'a, S, K> {
         sink,
         ask: Ask::default(),
         from_position: false,
+        reserve: false,
         source_facts: None,
         sink_facts: None,
         lease: None,
@@ -116,6 +119,17 @@ impl<'a, S, K> Haul<'a, S, K> {
     /// Where to start in a seekable sink, whose own position is then neither used nor moved.
     pub const fn sink_offset(mut self, offset: u64) -> Self {
         self.ask.sink_offset = Some(offset);
+        self
+    }
+
+    /// The sink is a file of this transfer's alone, as an upload's is, and the
+    /// [`length`](Self::length) is known. Its blocks are reserved first (`fallocate(2)`), so that too
+    /// little room is an error before anything is moved; [`Summary::reserved`] says how much. What is
+    /// not filled is given back (others must not append at that moment), and the file is never longer
+    /// than what was written. With a [`sink_offset`](Self::sink_offset), a sink that somebody cuts
+    /// meanwhile is [`Cause::SinkTruncated`](zhaul_core::Cause::SinkTruncated) instead of a hole.
+    pub const fn reserve(mut self, wanted: bool) -> Self {
+        self.reserve = wanted;
         self
     }
 }
@@ -236,7 +250,6 @@ struct Prepared {
     transfer: Transfer,
     buffers: Buffers,
     source: SourceFacts,
-    #[cfg_attr(not(feature = "tokio"), allow(dead_code))]
     sink: SinkFacts,
 }
 
@@ -270,13 +283,20 @@ impl<S: AsFd, K: AsFd> Haul<'_, S, K> {
         let (source, sink) = (self.source.as_fd(), self.sink.as_fd());
         let counted = Progress::new();
         let progress = self.counts_in(&counted);
-        let prepared = self.prepare(source, sink, |sink| {
+        let mut prepared = self.prepare(source, sink, |sink| {
             if self.asks_for_peer() {
                 peer::in_place_end(sink)
             } else {
                 InPlaceEnd::Never
             }
         })?;
+        let mut reserved = None;
+        if self.reserve {
+            reserved = Reservation::make(sink, &prepared.sink, &self.ask)?;
+        }
+        if let Some(reserved) = &reserved {
+            reserved.tell(&mut prepared.transfer, &mut prepared.buffers);
+        }
         let _position = self.keep_position(source, progress)?;
         let control = blocking::Control {
             lease: self.lease.as_deref(),
@@ -285,7 +305,8 @@ impl<S: AsFd, K: AsFd> Haul<'_, S, K> {
             began: Instant::now(),
             keeps_time: self.keeps_time(),
         };
-        blocking::drive(source, sink, prepared.transfer, prepared.buffers, control)
+        let ends = (source, sink);
+        blocking::drive(ends, prepared.transfer, prepared.buffers, reserved, control)
     }
 }
 

@@ -57,7 +57,13 @@ impl Leased {
             began: Instant::now(),
             keeps_time: false,
         };
-        blocking::drive(self.file.as_fd(), sink.as_fd(), transfer, buffers, control)
+        blocking::drive(
+            (self.file.as_fd(), sink.as_fd()),
+            transfer,
+            buffers,
+            None,
+            control,
+        )
     }
 
     async fn run_async(

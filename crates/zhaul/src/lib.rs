@@ -54,6 +54,7 @@ mod haul;
 mod in_flight;
 mod nonblocking;
 mod progress;
+mod reserve;
 mod sparse;
 
 #[cfg(feature = "tokio")]

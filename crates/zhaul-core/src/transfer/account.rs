@@ -85,6 +85,23 @@ impl Transfer {
             ending: self.over.and_then(Result::ok),
             grew: self.guard.grew,
             holes: self.ledger.holes,
+            reserved: self.reserved,
+        }
+    }
+
+    /// Tells that the sink has the blocks for so many bytes.
+    pub const fn sink_reserved(&mut self, bytes: u64) {
+        self.reserved = bytes;
+    }
+
+    /// Tells that somebody else made the sink shorter than what it had got; instead of the submitted
+    /// operation, or when all was moved.
+    pub fn sink_truncated(&mut self, size: u64) {
+        let cause = Cause::SinkTruncated { size };
+        match self.over {
+            Some(Ok(_)) => self.over = Some(Err(cause)),
+            Some(Err(_)) => {}
+            None => self.end(cause),
         }
     }
 

@@ -254,6 +254,7 @@ fn remedy_of_cause(cause: &Cause) -> &'static str {
         }
         Cause::SourceEnded => "ask for less with --length",
         Cause::SinkStalled => "check the sink",
+        Cause::SinkTruncated { .. } => "find out who else writes to the sink",
         Cause::Cancelled => "run it again for the whole of it",
         Cause::RouteRefused { rejection, .. } => remedy_of_rejection(*rejection),
         Cause::Refused {

@@ -407,7 +407,7 @@ impl<S: AsyncEnd, K: AsyncEnd, F: FileHandle> Drive<'_, S, K, F> {
 }
 
 /// The end that makes this call answer EAGAIN; `None` if none does, or if it could be either.
-fn awaited_end(op: &Op, source_is_file: bool, sink_is_file: bool) -> Option<End> {
+pub(super) fn awaited_end(op: &Op, source_is_file: bool, sink_is_file: bool) -> Option<End> {
     match op {
         Op::Read {
             from: End::Source, ..

@@ -1,25 +1,31 @@
-//! From file to file: every call may wait for a disk, so every call is made in the cold pool.
+//! To a file: every call on it may wait for a disk, so every such call is made in the cold pool.
 //!
-//! AsyncEnd means nothing for files, and whether a *write* waits cannot be asked. The task keeps
-//! the transfer and hands over single calls. Each call is handed over with a [`QueuedCall`]: a stop,
+//! Readiness means nothing for files, and whether a *write* waits cannot be asked. The task keeps
+//! the transfer, waits for a source that is a stream and takes from it, and hands over single calls. Each call is handed over with a [`QueuedCall`]: a stop,
 //! or dropping the transfer, takes back a call that still waits for a thread; one that a thread has
 //! begun cannot be taken back, and [`CopyState::settle`] waits for it where every byte counts.
 
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::io::Interest as Ready;
 use tokio::time::Instant;
 
-use zhaul_core::{Errno, Op, Step, Summary, Transfer, TransferError};
+use zhaul_core::{End, Errno, Interest, Op, Operation, Step, Summary, Transfer, TransferError};
 
-use super::drive::{Control, Goal, unless_stopped};
-use super::end::BACK_OFF;
-use crate::calls::Buffers;
+use super::drive::{Control, Goal, awaited_end, unless_stopped};
+use super::end::{AsyncEnd, BACK_OFF};
+use super::watch::Watch;
+use crate::calls::{Buffers, Called};
 use crate::cold::{ColdJob, ColdPool};
+use crate::edges::READABLE;
 use crate::endpoint;
+use crate::errno::errno_of;
 use crate::progress::{Progress, Published};
+use crate::reserve::Reservation;
 
 /// What a copy holds between two of its steps. It may outlive the future that drives it.
 pub(crate) struct CopyState {
@@ -29,6 +35,9 @@ pub(crate) struct CopyState {
     /// With the thread that makes a call while one does.
     buffers: Arc<Mutex<Buffers>>,
     making: Option<Making>,
+    /// Of a source that is a stream.
+    watch: Watch,
+    reserved: Option<(Arc<Reservation>, Arc<ColdPool>)>,
     published: Published,
 }
 
@@ -36,15 +45,15 @@ pub(crate) struct CopyState {
 struct Making {
     op: Op,
     queued: QueuedCall,
-    job: ColdJob<Option<Result<usize, Errno>>>,
+    job: ColdJob<Option<Called>>,
 }
 
 impl CopyState {
     pub(crate) fn new(
-        source: Arc<OwnedFd>,
-        sink: Arc<OwnedFd>,
+        (source, sink): (Arc<OwnedFd>, Arc<OwnedFd>),
         transfer: Transfer,
         buffers: Buffers,
+        reserved: Option<(Arc<Reservation>, Arc<ColdPool>)>,
     ) -> Self {
         Self {
             source,
@@ -52,6 +61,8 @@ impl CopyState {
             transfer,
             buffers: Arc::new(Mutex::new(buffers)),
             making: None,
+            watch: Watch::source(),
+            reserved,
             published: Published::default(),
         }
     }
@@ -79,9 +90,9 @@ impl CopyState {
     }
 
     /// `None` for a call that was not made.
-    fn account(&mut self, op: Op, result: Option<Result<usize, Errno>>) {
-        let result = result.unwrap_or(Err(Errno::ECANCELED));
-        self.transfer.complete(op, result);
+    fn account(&mut self, op: Op, called: Option<Called>) {
+        let called = called.unwrap_or(Called::Returned(Err(Errno::ECANCELED)));
+        called.report(&mut self.transfer, op);
         lock(&self.buffers).settle_pipe(self.transfer.pipe_bytes());
     }
 
@@ -93,16 +104,30 @@ impl CopyState {
     }
 }
 
+impl Drop for CopyState {
+    fn drop(&mut self) {
+        if let Some((reserved, pool)) = self.reserved.take() {
+            let buffers = Arc::clone(&self.buffers);
+            pool.detach(move || {
+                // After a call that a thread is making now.
+                let _turn = lock(&buffers);
+                reserved.give_back();
+            });
+        }
+    }
+}
+
 /// Drives the copy to its end, whose outcome is returned, or until it has delivered what it has
 /// taken. Dropping the future loses nothing.
-pub(crate) async fn drive_files(
+pub(crate) async fn drive_files<S: AsyncEnd>(
     state: &mut CopyState,
-    cold: &ColdPool,
+    (stream, cold): (Option<&S>, &ColdPool),
     control: Control<'_>,
     goal: Goal,
 ) -> Option<Result<Summary, TransferError>> {
     let mut copy = Copy {
         state,
+        stream,
         cold,
         control,
     };
@@ -116,8 +141,9 @@ pub(crate) async fn drive_files(
             Step::StatAgain { after } => copy.rest(after).await,
             // A file holds no references once the call returned.
             Step::AwaitRelease => copy.state.transfer.released(),
-            Step::Wait(_) => copy.rest(BACK_OFF).await,
+            Step::Wait(interest) => copy.wait(interest).await,
             Step::Yield => tokio::task::yield_now().await,
+            Step::Done(_) if copy.state.reserved.is_some() => copy.settle_reserved().await,
             Step::Done(outcome) => {
                 copy.state.publish_end(copy.control.progress);
                 return Some(outcome);
@@ -127,13 +153,15 @@ pub(crate) async fn drive_files(
     None
 }
 
-struct Copy<'a> {
+struct Copy<'a, S> {
     state: &'a mut CopyState,
+    /// The source, if it is one.
+    stream: Option<&'a S>,
     cold: &'a ColdPool,
     control: Control<'a>,
 }
 
-impl Copy<'_> {
+impl<S: AsyncEnd> Copy<'_, S> {
     async fn submit(&mut self, op: Op) {
         let is_new = self.state.making.is_none();
         if let (true, false, Some(stop)) = (
@@ -147,6 +175,8 @@ impl Copy<'_> {
             let file = Arc::clone(&self.state.source);
             let version = self.cold.run(move || endpoint::version(&file)).await;
             self.state.transfer.observed(version);
+        } else if let (Some(stream), false) = (self.stream, touches_file(&op)) {
+            self.take(stream, op);
         } else {
             self.call(op).await;
         }
@@ -154,6 +184,26 @@ impl Copy<'_> {
             let state = &mut *self.state;
             state.published.publish(&state.transfer, progress);
         }
+    }
+
+    /// Takes from the stream, which never waits.
+    fn take(&mut self, stream: &S, op: Op) {
+        let state = &mut *self.state;
+        let mut buffers = lock(&state.buffers);
+        if !buffers.hold_pipe_for(&op) {
+            return state.transfer.no_pipe();
+        }
+        let mut call = || {
+            let result = buffers.execute(&op, stream.fd(), state.sink.as_fd());
+            result.map_err(io::Error::from)
+        };
+        let result = match awaited_end(&op, false, true) {
+            Some(End::Source) => state.watch.attempt(stream, Ready::READABLE, call),
+            _ => call(),
+        };
+        drop(buffers);
+        let result = result.map_err(|error| errno_of(&error));
+        state.account(op, Some(Called::Returned(result)));
     }
 
     async fn call(&mut self, op: Op) {
@@ -197,10 +247,39 @@ impl Copy<'_> {
         let call = move || {
             permit
                 .claim()
-                .then(|| lock(&buffers).execute(&op, from.as_fd(), to.as_fd()))
+                .then(|| lock(&buffers).call(&op, from.as_fd(), to.as_fd()))
         };
         let job = self.cold.submit(call).await;
         Making { op, queued, job }
+    }
+
+    async fn wait(&mut self, interest: Interest) {
+        let Some(stream) = self.stream.filter(|_| interest.source_readable) else {
+            return self.rest(BACK_OFF).await;
+        };
+        let mut stop = self.control.stop();
+        // A thread was told EAGAIN, and the runtime was not.
+        self.state.watch.recheck(stream, READABLE);
+        let ready = self.state.watch.ready(stream, READABLE);
+        match unless_stopped(&mut stop, ready).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(errno)) => self.state.transfer.fail(Operation::Wait, errno),
+            Err(stop) => self.state.transfer.stop(stop),
+        }
+    }
+
+    /// The last look at a sink that is this transfer's alone; what was not filled is given back.
+    async fn settle_reserved(&mut self) {
+        let moved = self.state.transfer.moved();
+        let Some((reserved, _)) = &self.state.reserved else {
+            return;
+        };
+        let reserved = Arc::clone(reserved);
+        let size = self.cold.run(move || reserved.settled(moved)).await;
+        self.state.reserved = None;
+        if let Some(size) = size {
+            self.state.transfer.sink_truncated(size);
+        }
     }
 
     /// On a thread, since the runtime may have no timers. A thread is at hand.
@@ -217,6 +296,11 @@ impl Copy<'_> {
             self.state.transfer.stop(stop);
         }
     }
+}
+
+/// False for what only moves bytes from a stream to where this transfer keeps them.
+const fn touches_file(op: &Op) -> bool {
+    !matches!(op, Op::Read { .. } | Op::Splice { to: End::Pipe, .. })
 }
 
 fn lock(buffers: &Mutex<Buffers>) -> MutexGuard<'_, Buffers> {

@@ -33,9 +33,9 @@ use crate::progress::Progress;
 /// # }
 /// ```
 ///
-/// Dropping it offers the sink what is in transit once; what it does not take at once is lost, and
-/// counted in [`Progress::stranded`]. [`deliver`](Self::deliver) waits for the sink. From file to file
-/// with [`Haul::from_position`], dropping it waits for the call that a thread is making.
+/// Dropping it offers a stream what is in transit once; what it does not take at once is lost, and so is
+/// what no thread has begun to write to a file; [`Progress::stranded`] counts it.
+/// [`deliver`](Self::deliver) waits for the sink. From file to file with [`Haul::from_position`], dropping it waits for the call that a thread is making.
 #[must_use = "nothing moves before run(), run_until() or deliver()"]
 pub struct Running<'a, S: AsyncEnd + Sync, K: AsyncEnd + Sync> {
     haul: Haul<'a, Registered<S>, Registered<K>>,
@@ -121,7 +121,10 @@ impl<'a, S: AsyncEnd + Sync, K: AsyncEnd + Sync> Running<'a, S, K> {
                     .run(goal)
                     .await
             }
-            Begun::Files(state) => drive_files(state, haul.copies(), control, goal).await,
+            Begun::Files(state) => {
+                let ends = (haul.stream(), &**haul.copies());
+                drive_files(state, ends, control, goal).await
+            }
         })
     }
 }

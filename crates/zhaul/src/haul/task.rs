@@ -1,7 +1,7 @@
 //! The asynchronous half of the builder.
 
 use std::future::{Future, IntoFuture};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -23,6 +23,7 @@ use crate::errno::errno_of;
 use crate::handle::Handle;
 use crate::peer;
 use crate::progress::Progress;
+use crate::reserve::Reservation;
 use crate::residency::ResidencyCache;
 
 /// A transfer under way.
@@ -71,8 +72,9 @@ pub(super) struct Disk {
 
 /// What transfers on tokio need besides.
 impl<'a, S, K> Haul<'a, S, K> {
-    /// Has cold pages read, and copies from file to file made, by this pool instead of
-    /// [`ColdPool::shared`] and a pool of its own for copies.
+    /// Has cold pages read, and files written, by this pool instead of [`ColdPool::shared`] and
+    /// another of the process's for what is written. Who writes to a disk that may stall gives it a
+    /// pool of its own, and it holds up nobody else.
     pub fn cold_pool(mut self, pool: &Arc<ColdPool>) -> Self {
         self.cold = Some(Arc::clone(pool));
         self
@@ -88,14 +90,15 @@ impl<'a, S, K> Haul<'a, S, K> {
 impl<'a, S: AsyncEnd + Sync, K: AsyncEnd + Sync> Haul<'a, S, K> {
     /// Makes the transfer on this task; see [`crate::async_io`]. Awaiting the builder does the same.
     ///
-    /// Cold pages of a file are read by a pool. From file to file every call is made there, since
-    /// any of them may wait for a disk. Dropping the future stops it there too, but one call that
-    /// a thread is making at that moment may still write what it was asked to: at most
-    /// [`Haul::chunk_bytes`], capped at 16 MiB. With [`Haul::from_position`] the drop waits for that
-    /// call, on its own thread, since the position depends on what it moved.
+    /// Cold pages of a file are read by a pool. Calls that write to a file on a disk are made there,
+    /// and from file to file all of them, since any may wait. Dropping the future stops it there too,
+    /// but one call that a thread is making at that moment may still write what it was asked to: at
+    /// most [`Haul::chunk_bytes`], capped at 16 MiB. From a file with [`Haul::from_position`] the drop
+    /// waits for that call, on its own thread, since the position depends on what it moved.
     ///
-    /// Between two streams, dropping the future (as `tokio::time::timeout` does) loses what is on its
-    /// way unless the sink takes it at that moment; [`Progress::stranded`] counts it. To interrupt a
+    /// From a stream, dropping the future (as `tokio::time::timeout` does) loses what is on its way,
+    /// unless the sink is a stream and takes it at that moment; [`Progress::stranded`] counts it, what
+    /// a thread still writes included. To interrupt a
     /// transfer and go on, [`start`](Self::start) it.
     ///
     /// # Errors
@@ -145,6 +148,7 @@ impl<'a, S: AsyncEnd + Sync, K: AsyncEnd + Sync> Haul<'a, S, K> {
             sink,
             ask: self.ask,
             from_position: self.from_position,
+            reserve: self.reserve,
             source_facts: self.source_facts,
             sink_facts: self.sink_facts,
             lease: self.lease,
@@ -169,7 +173,7 @@ impl<'a, S: AsyncEnd + Sync, K: AsyncEnd + Sync> Haul<'a, S, K> {
     }
 
     async fn perform(&self, progress: Option<&Progress>) -> Result<Summary, TransferError> {
-        if self.source.is_file() && self.sink.is_file() {
+        if self.is_made_by_threads() {
             return Box::pin(self.run_files(progress)).await;
         }
         let (mut state, disk) = self.hold(self.in_place_end().await)?;
@@ -179,21 +183,33 @@ impl<'a, S: AsyncEnd + Sync, K: AsyncEnd + Sync> Haul<'a, S, K> {
         ended(drive.run(Goal::End).await, || state.transfer().summary())
     }
 
-    /// Every call is made by a thread that may wait.
+    /// True if writing to the sink may wait for a disk.
+    fn is_made_by_threads(&self) -> bool {
+        self.sink.is_file()
+            && (self.source.is_file() || self.reserve || endpoint::waits_for_disk(self.sink.fd()))
+    }
+
+    /// The source, if it has to be waited for by the task.
+    pub(super) fn stream(&self) -> Option<&S> {
+        (!self.source.is_file()).then_some(&self.source)
+    }
+
+    /// Every call on a file is made by a thread that may wait.
     async fn run_files(&self, progress: Option<&Progress>) -> Result<Summary, TransferError> {
         let mut state = Settled {
-            state: self.hold_files()?,
+            state: self.hold_files().await?,
             progress,
-            counts_position: self.from_position,
+            counts_position: self.from_position && self.source.is_file(),
         };
         let control = self.control(progress, self.began());
-        let outcome = drive_files(&mut state.state, self.copies(), control, Goal::End).await;
+        let ends = (self.stream(), &**self.copies());
+        let outcome = drive_files(&mut state.state, ends, control, Goal::End).await;
         ended(outcome, || state.state.transfer().summary())
     }
 
     pub(super) async fn begin(&self) -> Result<Begun, TransferError> {
-        if self.source.is_file() && self.sink.is_file() {
-            return self.hold_files().map(Box::new).map(Begun::Files);
+        if self.is_made_by_threads() {
+            return self.hold_files().await.map(Box::new).map(Begun::Files);
         }
         let (state, disk) = self.hold(self.in_place_end().await)?;
         let state = Box::new(state);
@@ -227,7 +243,7 @@ impl<'a, S: AsyncEnd + Sync, K: AsyncEnd + Sync> Haul<'a, S, K> {
         Ok((DriveState::new(prepared.transfer, prepared.buffers), disk))
     }
 
-    fn hold_files(&self) -> Result<CopyState, TransferError> {
+    async fn hold_files(&self) -> Result<CopyState, TransferError> {
         let (source, sink) = (self.source.fd(), self.sink.fd());
         let prepared = self.prepare(source, sink, |_| InPlaceEnd::Never)?;
         self.ready_ends(&prepared).map_err(TransferError::refused)?;
@@ -238,8 +254,18 @@ impl<'a, S: AsyncEnd + Sync, K: AsyncEnd + Sync> Haul<'a, S, K> {
         };
         let source = duplicate(self.source.fd(), Operation::ExamineSource)?;
         let sink = duplicate(self.sink.fd(), Operation::ExamineSink)?;
-        let (transfer, buffers) = (prepared.transfer, prepared.buffers);
-        Ok(CopyState::new(source, sink, transfer, buffers))
+        let (mut transfer, mut buffers) = (prepared.transfer, prepared.buffers);
+        let mut reserved = None;
+        if self.reserve {
+            let (file, facts, ask) = (Arc::clone(&sink), prepared.sink, self.ask);
+            let make = move || Reservation::make(file.as_fd(), &facts, &ask);
+            reserved = self.copies().run(make).await?;
+        }
+        if let Some(reserved) = &reserved {
+            reserved.tell(&mut transfer, &mut buffers);
+        }
+        let reserved = reserved.map(|reserved| (Arc::new(reserved), Arc::clone(self.copies())));
+        Ok(CopyState::new((source, sink), transfer, buffers, reserved))
     }
 
     /// For a source on a disk.
@@ -255,8 +281,8 @@ impl<'a, S: AsyncEnd + Sync, K: AsyncEnd + Sync> Haul<'a, S, K> {
         ))
     }
 
-    /// Who makes the calls of a copy from file to file.
-    pub(super) fn copies(&self) -> &ColdPool {
+    /// Who makes the calls of a copy to a file.
+    pub(super) fn copies(&self) -> &Arc<ColdPool> {
         self.cold.as_ref().unwrap_or_else(|| ColdPool::copies())
     }
 

@@ -1,5 +1,5 @@
-//! A file system of one file, `big`, that gives less than it states: what FUSE and network file
-//! systems with a stale size look like. As much of the protocol as that takes (`linux/fuse.h`).
+//! A file system of one file, `big`, that gives less than it states, or takes no write until it is told
+//! to: what FUSE and network file systems with a stale size look like, and a disk that hangs. As much of the protocol as that takes (`linux/fuse.h`).
 #![allow(dead_code, unreachable_pub)]
 
 use std::fs::File;
@@ -7,7 +7,9 @@ use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// Mounted until it is dropped.
 pub struct ShortFile {
@@ -21,11 +23,68 @@ struct Content {
     bytes: Vec<u8>,
     stated: u64,
     direct_io: bool,
+    disk: Arc<Disk>,
+}
+
+/// What was written, and whether writes are let through.
+#[derive(Default)]
+pub struct Disk {
+    written: Mutex<Vec<u8>>,
+    moves: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Disk {
+    /// Lets writes through that wait, and all that follow.
+    pub fn go_on(&self) {
+        *self.moves.lock().unwrap() = true;
+        self.changed.notify_all();
+    }
+
+    pub fn written(&self) -> Vec<u8> {
+        self.written.lock().unwrap().clone()
+    }
+
+    /// Nobody is to hang for ever because a test failed.
+    fn write(&self, offset: u64, bytes: &[u8]) {
+        let moves = self.moves.lock().unwrap();
+        let wait = |moves: &mut bool| !*moves;
+        let waited = self
+            .changed
+            .wait_timeout_while(moves, Duration::from_secs(20), wait);
+        drop(waited);
+        let mut written = self.written.lock().unwrap();
+        let offset = usize::try_from(offset).unwrap();
+        let len = written.len().max(offset + bytes.len());
+        written.resize(len, 0);
+        written[offset..offset + bytes.len()].copy_from_slice(bytes);
+    }
 }
 
 impl ShortFile {
     /// A file of `bytes` that states `too_much` more. The error says why none can be mounted here.
     pub fn mount(bytes: &[u8], too_much: u64, direct_io: bool) -> Result<Self, String> {
+        Self::mounted(Content {
+            bytes: bytes.to_vec(),
+            stated: bytes.len() as u64 + too_much,
+            direct_io,
+            disk: Arc::default(),
+        })
+    }
+
+    /// An empty file whose writes wait until the disk moves, for 20 s at most.
+    pub fn on_stalled_disk() -> Result<(Self, Arc<Disk>), String> {
+        let disk = Arc::<Disk>::default();
+        let mounted = Self::mounted(Content {
+            bytes: Vec::new(),
+            stated: 0,
+            direct_io: false,
+            disk: Arc::clone(&disk),
+        })?;
+        Ok((mounted, disk))
+    }
+
+    fn mounted(content: Content) -> Result<Self, String> {
         let dir = tempfile::tempdir().map_err(|error| error.to_string())?;
         let device = File::options()
             .read(true)
@@ -54,11 +113,6 @@ impl ShortFile {
             let why = String::from_utf8_lossy(&mounted.stderr);
             return Err(format!("no FUSE mount: {}", why.trim()));
         }
-        let content = Content {
-            bytes: bytes.to_vec(),
-            stated: bytes.len() as u64 + too_much,
-            direct_io,
-        };
         let server = std::thread::spawn(move || while serve(&device, &content).is_ok() {});
         Ok(Self {
             dir,
@@ -120,6 +174,11 @@ fn serve(mut device: &File, content: &Content) -> io::Result<()> {
             let end = start.saturating_add(len).min(content.bytes.len());
             Ok(content.bytes[start..end].to_vec())
         }
+        WRITE => {
+            let (offset, len) = (u64_at(body, 8), u32_at(body, 16));
+            content.disk.write(offset, &body[40..40 + len as usize]);
+            Ok([len.to_ne_bytes(), [0; 4]].concat())
+        }
         RELEASE | RELEASEDIR | FLUSH | READDIR | DESTROY => Ok(Vec::new()),
         _ => Err(ENOSYS),
     };
@@ -159,7 +218,10 @@ fn entry(content: &Content) -> Vec<u8> {
 fn attributes(node: u64, content: &Content) -> Vec<u8> {
     let (size, mode) = match node {
         1 => (0, 0o040_755_u32),
-        _ => (content.stated, 0o100_644),
+        _ => {
+            let written = content.disk.written.lock().unwrap().len() as u64;
+            (content.stated.max(written), 0o100_644)
+        }
     };
     let mut out = Vec::with_capacity(88);
     // An old file: inode, size, blocks, three times.
@@ -193,6 +255,7 @@ const FORGET: u32 = 2;
 const GETATTR: u32 = 3;
 const OPEN: u32 = 14;
 const READ: u32 = 15;
+const WRITE: u32 = 16;
 const RELEASE: u32 = 18;
 const FLUSH: u32 = 25;
 const INIT: u32 = 26;
