@@ -31,6 +31,10 @@
 //! or written on ([`View::write_to`]), and never a slice. Whether a peer is on this machine is found
 //! out when the receiver is made ([`crate::peer`]).
 //!
+//! # Into a pool
+//! A [`Filling`] receives into a buffer of a [`Pool`](crate::Pool): one copy, after which the bytes are
+//! immutable and sent on, sliced or handed to another process without another.
+//!
 //! # What it does not do
 //! It does not frame messages, and it does not decrypt: a socket with kTLS is copied. A view holds
 //! memory that the kernel counts for nobody; before a receive waits, and when the receiver is
@@ -41,13 +45,14 @@
 //! is the kernel's own user of it.
 
 mod figures;
+mod filling;
 mod state;
 #[cfg(feature = "tokio")]
 mod task;
 mod view;
 
 use std::fmt;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use rustix::net::sockopt::{Timeout, socket_timeout};
@@ -57,6 +62,7 @@ use zhaul_core::{Errno, Operation};
 use crate::edges::{Ends, READABLE};
 
 pub use figures::{Copying, Figures};
+pub use filling::Filling;
 use state::{Attempt, State};
 pub use view::View;
 
@@ -123,20 +129,8 @@ impl<S: AsFd> Receiver<S> {
 
     fn wait(&mut self, until: &mut Option<Option<Instant>>) -> Result<(), ReceiveError> {
         self.state.release();
-        let socket = self.socket.as_fd();
-        let failed = |errno| self.state.failed(Operation::Wait, errno);
-        let until = until.get_or_insert_with(|| {
-            let patience = socket_timeout(socket, Timeout::Recv).ok().flatten()?;
-            Instant::now().checked_add(patience)
-        });
-        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-        if left == Some(Duration::ZERO) {
-            return Err(failed(Errno::EAGAIN));
-        }
-        Ends::new([(socket, READABLE)])
-            .wait([Some(READABLE)], &[], left)
-            .map(drop)
-            .map_err(failed)
+        let waited = wait_for_bytes(self.socket.as_fd(), until);
+        waited.map_err(|errno| self.state.failed(Operation::Wait, errno))
     }
 }
 
@@ -174,6 +168,24 @@ impl<S> Receiver<S> {
     pub fn into_socket(self) -> S {
         self.socket
     }
+}
+
+/// Waits until there is something to receive, or its end, as long as `SO_RCVTIMEO` says from the first
+/// time on.
+fn wait_for_bytes(
+    socket: BorrowedFd<'_>,
+    until: &mut Option<Option<Instant>>,
+) -> Result<(), Errno> {
+    let until = until.get_or_insert_with(|| {
+        let patience = socket_timeout(socket, Timeout::Recv).ok().flatten()?;
+        Instant::now().checked_add(patience)
+    });
+    let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+    if left == Some(Duration::ZERO) {
+        return Err(Errno::EAGAIN);
+    }
+    let mut ends = Ends::new([(socket, READABLE)]);
+    ends.wait([Some(READABLE)], &[], left).map(drop)
 }
 
 /// Where mapping begins to cost less than copying: `zhaul bench receive` measures it.

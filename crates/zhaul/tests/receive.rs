@@ -10,8 +10,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustix::pipe::{SpliceFlags, splice};
-use zhaul::receive::{Copying, ReceiveError, Receiver, View};
-use zhaul::{Errno, Operation};
+use zhaul::receive::{Copying, Filling, ReceiveError, Receiver, View};
+use zhaul::{Errno, Operation, Pool};
 use zhaul_sys::setsockopt::{IntOption, set};
 
 const PAGE: usize = 4096;
@@ -252,6 +252,49 @@ fn a_timeout_of_the_socket_is_an_error_with_the_bytes_before() {
     assert_eq!(error.received, 1);
 }
 
+#[test]
+fn a_pool_buffer_is_filled_to_its_limit_or_to_the_end() {
+    let (mut near, far) = pair(None);
+    let bytes = pattern(3 * PAGE);
+    let sent = bytes.clone();
+    let sender = std::thread::spawn(move || {
+        near.write_all(&sent[..10]).unwrap();
+        std::thread::sleep(Duration::from_millis(5));
+        near.write_all(&sent[10..]).unwrap();
+    });
+    let pool = Pool::new(2 * PAGE, 2).unwrap();
+    let mut first = Filling::new(pool.allocate().unwrap()).limit(PAGE + 1);
+    assert!(first.receive(&far).unwrap());
+    let first = first.freeze();
+    assert_eq!(*first, bytes[..=PAGE]);
+    far.set_nonblocking(true).unwrap();
+    let mut second = Filling::new(pool.allocate().unwrap());
+    assert!(!second.receive(&far).unwrap(), "the stream ends");
+    assert_eq!(*second.freeze(), bytes[PAGE + 1..]);
+    sender.join().unwrap();
+    drop(first);
+    assert_eq!(pool.usage().in_use, 0);
+}
+
+#[test]
+fn what_came_before_a_reset_stays_in_the_buffer() {
+    let (mut near, far) = pair(None);
+    far.set_read_timeout(Some(Duration::from_millis(1)))
+        .unwrap();
+    near.write_all(b"before").unwrap();
+    let pool = Pool::new(PAGE, 1).unwrap();
+    let mut filling = Filling::new(pool.allocate().unwrap());
+    while filling.len() < 6 {
+        assert_eq!(filling.receive(&far).unwrap_err().errno, Errno::EAGAIN);
+    }
+    rustix::net::sockopt::set_socket_linger(&near, Some(Duration::ZERO)).unwrap();
+    drop(near);
+    far.set_read_timeout(None).unwrap();
+    let error = filling.receive(&far).unwrap_err();
+    assert_eq!((error.operation, error.received), (Operation::Read, 6));
+    assert_eq!(*filling.freeze(), *b"before");
+}
+
 #[cfg(feature = "tokio")]
 mod on_tokio {
     use super::*;
@@ -270,6 +313,25 @@ mod on_tokio {
         }
         sender.join().unwrap();
         assert_eq!(got, bytes);
+    }
+
+    #[tokio::test]
+    async fn a_task_fills_a_buffer_and_may_be_interrupted() {
+        let (mut near, far) = pair(None);
+        far.set_nonblocking(true).unwrap();
+        let far = tokio::net::TcpStream::from_std(far).unwrap();
+        let pool = Pool::new(PAGE, 1).unwrap();
+        let mut filling = Filling::new(pool.allocate().unwrap());
+        near.write_all(b"first ").unwrap();
+        while filling.len() < 6 {
+            let moment = Duration::from_millis(1);
+            let early = tokio::time::timeout(moment, filling.receive_async(&far)).await;
+            assert!(early.is_err());
+        }
+        near.write_all(b"second").unwrap();
+        drop(near);
+        assert!(!filling.receive_async(&far).await.unwrap());
+        assert_eq!(*filling.freeze(), *b"first second");
     }
 
     #[tokio::test]
