@@ -46,7 +46,8 @@ fn main() -> ExitCode {
         Err(error) => {
             // Nothing is left to tell the user if stderr is gone as well.
             let _ = writeln!(std::io::stderr(), "zhaul-bench: {error:#}");
-            if error.is::<interrupt::Interrupted>() {
+            // A call that the signal broke off, as connect(2), fails before anybody looks at the flag.
+            if error.is::<interrupt::Interrupted>() || interrupt::check().is_err() {
                 ExitCode::from(130)
             } else {
                 ExitCode::FAILURE
