@@ -56,6 +56,7 @@ mod nonblocking;
 mod progress;
 mod reserve;
 mod sparse;
+mod transfer_state;
 
 #[cfg(feature = "tokio")]
 pub mod async_io;

@@ -15,14 +15,14 @@ use zhaul_core::{
 
 use super::read_ahead::{FileHandle, ReadAhead};
 use super::{AsyncEnd, FAR, Watch, acknowledged, pause};
-use crate::calls::Buffers;
+use crate::calls::{Buffers, Called};
 use crate::cancel::CancelToken;
 use crate::edges::{ERROR, READABLE, WRITABLE};
-use crate::endpoint;
 use crate::errno::errno_of;
 use crate::in_flight::Patience;
 use crate::lease::Lease;
-use crate::progress::{Progress, Published};
+use crate::progress::Progress;
+use crate::transfer_state::TransferState;
 
 /// What may stop or watch a transfer from outside.
 pub(crate) struct Control<'a> {
@@ -117,9 +117,7 @@ pub(super) async fn unless_stopped<T>(
 /// future that drives it, and be driven on.
 pub(crate) struct DriveState {
     watches: Watches,
-    transfer: Transfer,
-    buffers: Buffers,
-    published: Published,
+    held: TransferState,
     /// What was being waited for when a future was dropped.
     waiting: Option<Step>,
 }
@@ -131,23 +129,21 @@ impl DriveState {
                 source: Watch::source(),
                 sink: Watch::sink(),
             },
-            transfer,
-            buffers,
-            published: Published::default(),
+            held: TransferState::new(transfer, buffers),
             waiting: None,
         }
     }
 
     pub(crate) const fn transfer(&self) -> &Transfer {
-        &self.transfer
+        &self.held.transfer
     }
 
     /// What to do next: go on waiting, or what the transfer says.
     fn next(&mut self) -> Step {
         let waiting = self.waiting.take();
-        match waiting.filter(|_| !self.transfer.is_stopping() && !self.transfer.is_over()) {
+        match waiting.filter(|_| !self.transfer().is_stopping() && !self.transfer().is_over()) {
             Some(step) => step,
-            None => self.transfer.next(),
+            None => self.held.transfer.next(),
         }
     }
 }
@@ -201,7 +197,7 @@ impl<'a, S: AsyncEnd, K: AsyncEnd, F: FileHandle> Drive<'a, S, K, F> {
     /// has taken.
     pub(crate) async fn run(mut self, goal: Goal) -> Option<Result<Summary, TransferError>> {
         let mut stop = self.control.stop();
-        while goal == Goal::End || self.state.transfer.in_transit() > 0 {
+        while goal == Goal::End || self.state.held.transfer.in_transit() > 0 {
             if let Some(outcome) = self.step(&mut stop).await {
                 return Some(outcome);
             }
@@ -213,13 +209,12 @@ impl<'a, S: AsyncEnd, K: AsyncEnd, F: FileHandle> Drive<'a, S, K, F> {
         &mut self,
         stop: &mut Option<StopFuture<'a>>,
     ) -> Option<Result<Summary, TransferError>> {
-        self.control.tick(&mut self.state.transfer);
+        self.control.tick(&mut self.state.held.transfer);
         let step = self.state.next();
         match step {
             Step::Submit(Op::Stat) => {
-                let version = endpoint::version(self.source.fd());
-                self.state.transfer.observed(version);
-                self.publish();
+                let progress = self.control.progress;
+                self.state.held.observe(self.source.fd(), progress);
             }
             Step::Submit(op) => {
                 if self.stop_if_due() {
@@ -255,10 +250,7 @@ impl<'a, S: AsyncEnd, K: AsyncEnd, F: FileHandle> Drive<'a, S, K, F> {
             }
             Step::Yield => tokio::task::yield_now().await,
             Step::Done(outcome) => {
-                if let Some(progress) = self.control.progress {
-                    let state = &mut *self.state;
-                    state.published.publish_end(&state.transfer, progress);
-                }
+                self.state.held.publish_end(self.control.progress);
                 return Some(outcome);
             }
         }
@@ -268,30 +260,27 @@ impl<'a, S: AsyncEnd, K: AsyncEnd, F: FileHandle> Drive<'a, S, K, F> {
 
 impl<S: AsyncEnd, K: AsyncEnd, F: FileHandle> Drop for Drive<'_, S, K, F> {
     fn drop(&mut self) {
-        let transfer = &mut self.state.transfer;
         if self.at_drop == AtDrop::Keep {
             return;
         }
+        let transfer = self.state.transfer();
         let would_lose = !transfer.is_over() && transfer.stranded() > 0;
         if would_lose && !std::thread::panicking() {
             self.flush();
         }
-        if let Some(progress) = self.control.progress {
-            let state = &mut *self.state;
-            state.published.publish_end(&state.transfer, progress);
-        }
+        self.state.held.publish_end(self.control.progress);
     }
 }
 
 impl<S: AsyncEnd, K: AsyncEnd, F: FileHandle> Drive<'_, S, K, F> {
     /// Offers the sink what is in transit, and takes nothing more.
     fn flush(&mut self) {
-        self.state.transfer.stop(Stop::Cancelled);
+        self.state.held.transfer.stop(Stop::Cancelled);
         loop {
-            match self.state.transfer.next() {
+            match self.state.held.transfer.next() {
                 Step::Submit(Op::Stat) => {
-                    let version = endpoint::version(self.source.fd());
-                    self.state.transfer.observed(version);
+                    let progress = self.control.progress;
+                    self.state.held.observe(self.source.fd(), progress);
                 }
                 Step::Submit(op) => self.submit(op),
                 _ => break,
@@ -301,12 +290,12 @@ impl<S: AsyncEnd, K: AsyncEnd, F: FileHandle> Drive<'_, S, K, F> {
 
     /// True if a stop came and the submitted operation is not to be made now.
     fn stop_if_due(&mut self) -> bool {
-        if self.state.transfer.is_stopping() {
+        if self.state.held.transfer.is_stopping() {
             return false;
         }
         let stop = self.control.stop_now();
         if let Some(stop) = stop {
-            self.state.transfer.stop(stop);
+            self.state.held.transfer.stop(stop);
         }
         stop.is_some()
     }
@@ -320,8 +309,8 @@ impl<S: AsyncEnd, K: AsyncEnd, F: FileHandle> Drive<'_, S, K, F> {
         self.state.waiting = None;
         match waited {
             Ok(Ok(value)) => return Some(value),
-            Ok(Err(errno)) => self.state.transfer.fail(operation, errno),
-            Err(stop) => self.state.transfer.stop(stop),
+            Ok(Err(errno)) => self.state.held.transfer.fail(operation, errno),
+            Err(stop) => self.state.held.transfer.stop(stop),
         }
         None
     }
@@ -334,7 +323,7 @@ impl<S: AsyncEnd, K: AsyncEnd, F: FileHandle> Drive<'_, S, K, F> {
             ..self.control
         }
         .stop();
-        let patience = Patience::new(lease, self.state.transfer.has_failed());
+        let patience = Patience::new(lease, self.state.held.transfer.has_failed());
         let sink = self.sink.fd();
         let waited = async {
             tokio::select! {
@@ -343,10 +332,10 @@ impl<S: AsyncEnd, K: AsyncEnd, F: FileHandle> Drive<'_, S, K, F> {
             }
         };
         match unless_stopped(&mut stop, waited).await {
-            Ok(Some(Ok(()))) => self.state.transfer.released(),
-            Ok(Some(Err(errno))) => self.state.transfer.fail(Operation::Wait, errno),
-            Ok(None) => self.state.transfer.stop(Stop::LeaseBroken),
-            Err(stop) => self.state.transfer.stop(stop),
+            Ok(Some(Ok(()))) => self.state.held.transfer.released(),
+            Ok(Some(Err(errno))) => self.state.held.transfer.fail(Operation::Wait, errno),
+            Ok(None) => self.state.held.transfer.stop(Stop::LeaseBroken),
+            Err(stop) => self.state.held.transfer.stop(stop),
         }
     }
 
@@ -364,45 +353,28 @@ impl<S: AsyncEnd, K: AsyncEnd, F: FileHandle> Drive<'_, S, K, F> {
         }
     }
 
-    fn submit(&mut self, op: Op) {
-        if !self.state.buffers.hold_pipe_for(&op) {
-            self.state.transfer.no_pipe();
-            return self.publish();
-        }
-        let result = self.call(&op);
-        self.state.transfer.complete(op, result);
-        self.state
-            .buffers
-            .settle_pipe(self.state.transfer.pipe_bytes());
-        self.publish();
-    }
-
     /// Makes the call under the eyes of the reactor of the end that it may have to wait for.
-    fn call(&mut self, op: &Op) -> Result<usize, Errno> {
+    fn submit(&mut self, op: Op) {
         let (source, sink) = (self.source, self.sink);
-        let (watches, buffers) = (&self.state.watches, &mut self.state.buffers);
-        if self.state.transfer.is_stopping() {
-            // Nobody waits any more, and the reactor may not have heard of the room there is.
-            return buffers.execute(op, source.fd(), sink.fd());
-        }
-        let mut call = || {
-            buffers
-                .execute(op, source.fd(), sink.fd())
-                .map_err(io::Error::from)
-        };
-        let result = match awaited_end(op, source.is_file(), sink.is_file()) {
-            Some(End::Source) => watches.source.attempt(source, Ready::READABLE, call),
-            Some(End::Sink) => watches.sink.attempt(sink, Ready::WRITABLE, call),
-            Some(End::Pipe) | None => call(),
-        };
-        result.map_err(|error| errno_of(&error))
-    }
-
-    fn publish(&mut self) {
-        if let Some(progress) = self.control.progress {
-            let state = &mut *self.state;
-            state.published.publish(&state.transfer, progress);
-        }
+        let DriveState { watches, held, .. } = &mut *self.state;
+        // Nobody waits any more then, and the reactor may not have heard of the room there is.
+        let is_stopping = held.transfer.is_stopping();
+        held.submit(op, self.control.progress, |buffers, op| {
+            if is_stopping {
+                return buffers.call(op, source.fd(), sink.fd());
+            }
+            let mut call = || {
+                buffers
+                    .execute(op, source.fd(), sink.fd())
+                    .map_err(io::Error::from)
+            };
+            let result = match awaited_end(op, source.is_file(), sink.is_file()) {
+                Some(End::Source) => watches.source.attempt(source, Ready::READABLE, call),
+                Some(End::Sink) => watches.sink.attempt(sink, Ready::WRITABLE, call),
+                Some(End::Pipe) | None => call(),
+            };
+            Called::Returned(result.map_err(|error| errno_of(&error)))
+        });
     }
 }
 
