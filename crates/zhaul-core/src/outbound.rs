@@ -44,7 +44,7 @@ use crate::transfer::Stop;
 
 use in_flight::InFlight;
 
-pub use step::{Gather, MAX_GATHERED_SEGMENTS, OutboundStep, SegmentFacts, Segments};
+pub use step::{Gather, MAX_GATHERED_SEGMENTS, OutboundStep, SegmentFacts, SegmentList};
 pub use summary::{SendError, SendSummary, ZeroCopyChange};
 pub use zero_copy::{ZeroCopy, ZeroCopyPolicy};
 
@@ -111,9 +111,22 @@ impl Outbound {
         }
     }
 
+    /// The wishes.
+    pub const fn ask(&self) -> &Ask {
+        &self.ask
+    }
+
+    /// Other wishes from here on. Budget and rate are those that it began with.
+    pub fn set_ask(&mut self, ask: &Ask) {
+        self.ask = *ask;
+        if self.calls == 0 && !self.lent {
+            self.limits = Limits::of(ask);
+        }
+    }
+
     /// What to do next with these segments, which are the same each time. Asking again without
     /// reporting repeats an operation.
-    pub fn next(&mut self, segments: &(impl Segments + ?Sized)) -> OutboundStep {
+    pub fn next(&mut self, segments: &(impl SegmentList + ?Sized)) -> OutboundStep {
         if let Some(outcome) = self.over {
             return OutboundStep::Done(self.outcome(outcome));
         }
@@ -154,7 +167,10 @@ impl Outbound {
     }
 
     /// The segment of which something is left to send.
-    fn skip_what_is_done(&mut self, segments: &(impl Segments + ?Sized)) -> Option<SegmentFacts> {
+    fn skip_what_is_done(
+        &mut self,
+        segments: &(impl SegmentList + ?Sized),
+    ) -> Option<SegmentFacts> {
         loop {
             let facts = segments.facts(self.place.segment)?;
             if self.place.offset < facts.len() {
@@ -167,7 +183,7 @@ impl Outbound {
 
     /// The memory that goes out by the next call: a large piece by itself, by reference, or as many
     /// pieces as one call takes.
-    fn gather(&self, segments: &(impl Segments + ?Sized)) -> Gather {
+    fn gather(&self, segments: &(impl SegmentList + ?Sized)) -> Gather {
         let room = self.limits.quantum_bytes().unwrap_or(u64::MAX);
         let room = room.min(self.limits.budget_left());
         let mut gather = Gather {

@@ -38,6 +38,8 @@ pub enum Refusal {
     SourceNotAttached,
     /// The sink is a stream that was handed to an asynchronous driver as a file.
     SinkNotAttached,
+    /// An aggregate is sent to sockets, and this is none.
+    SinkIsNoSocket,
 }
 
 impl Refusal {
@@ -81,6 +83,7 @@ impl Refusal {
             Self::SinkKeepsMessages
             | Self::SinkAppends
             | Self::SinkIsStream
+            | Self::SinkIsNoSocket
             | Self::SinkNotAttached => Some(End::Sink),
             Self::ChunkIsZero | Self::BudgetIsZero | Self::OffsetTooLarge => None,
         }
@@ -103,6 +106,7 @@ impl fmt::Display for Refusal {
             Self::SourceNotAttached => {
                 "the source is a stream and not known to the runtime (use Attached or AsyncFd)"
             }
+            Self::SinkIsNoSocket => "an aggregate is sent to sockets, and the sink is none",
             Self::SinkNotAttached => {
                 "the sink is a stream and not known to the runtime (use Attached or AsyncFd)"
             }

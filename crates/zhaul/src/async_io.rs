@@ -35,10 +35,11 @@ mod unregistered;
 mod watch;
 
 pub use crate::haul::Running;
+pub use crate::residency::is_resident;
 pub use acknowledged::acknowledged;
-pub(crate) use drive::{AtDrop, Control, Drive, DriveState, Goal};
+pub(crate) use drive::{AtDrop, Control, Drive, DriveState, Goal, unless_stopped};
 pub use end::{AsyncEnd, Attached, SharedFd};
-pub use read_ahead::{is_resident, warm};
+pub use read_ahead::warm;
 pub use shared_file::SharedFile;
 
 pub(crate) use files::{CopyState, drive_files};

@@ -63,7 +63,12 @@ pub(crate) fn drive(
         state.buffers.let_calls_wait();
         (Impatient::Given(source), Impatient::Given(sink))
     };
-    drive_ends((source.as_fd(), sink.as_fd()), &mut state, reserved, control)
+    drive_ends(
+        (source.as_fd(), sink.as_fd()),
+        &mut state,
+        reserved,
+        control,
+    )
 }
 
 /// The same with ends that are in the mode that is right for it.

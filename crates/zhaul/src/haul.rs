@@ -33,6 +33,8 @@ use crate::residency::ResidencyCache;
 use position::Position;
 #[cfg(feature = "tokio")]
 pub use running::Running;
+#[cfg(feature = "tokio")]
+pub(crate) use task::{in_place_end_of, shared_cache};
 
 /// A transfer to be made; see [`transfer`].
 ///

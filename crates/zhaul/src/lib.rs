@@ -73,6 +73,7 @@ pub mod pipe_pool;
 pub mod receive;
 pub mod relay;
 pub mod residency;
+pub mod send;
 
 pub use cancel::CancelToken;
 #[cfg(feature = "tokio")]
@@ -86,6 +87,8 @@ pub use memory::{Aggregate, FBuf, FBufMut, FileRange, Memory, Pool, PoolError, S
 pub use pipe_pool::PipePool;
 pub use progress::Progress;
 pub use relay::relay;
+pub use send::send;
+pub use zhaul_core::outbound::{SendError, SendSummary, ZeroCopy, ZeroCopyChange};
 pub use zhaul_core::{
     Ask, Cause, Cost, DEFAULT_BUDGET_BYTES, DEFAULT_CHUNK_BYTES, Drift, End, Ending, Errno,
     ErrnoClass, HostFacts, InPlaceEnd, Length, Operation, Plan, Rate, Reason, Refusal, Rejection,

@@ -57,6 +57,12 @@ impl Progress {
         self.fallbacks.load(Ordering::Relaxed)
     }
 
+    /// Adds bytes that no transfer moved: memory that was sent.
+    pub(crate) fn count(&self, moved: u64, calls: u64) {
+        add(&self.moved, moved);
+        add(&self.calls, calls);
+    }
+
     /// The route taken last.
     pub fn route(&self) -> Option<Route> {
         let index = self.route.load(Ordering::Relaxed).checked_sub(1)?;

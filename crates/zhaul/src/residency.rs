@@ -22,11 +22,14 @@ mod cache;
 mod populate;
 
 use std::io::IoSliceMut;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::FileType;
 use rustix::io::{Errno as Raw, ReadWriteFlags};
+
+use zhaul_core::{DEFAULT_CHUNK_BYTES, Version};
 
 use crate::endpoint::{FileSystem, file_system};
 
@@ -43,6 +46,35 @@ pub enum Residency {
     Cold,
     /// This file cannot be asked.
     Unknown,
+}
+
+/// True if the range is in memory: from the cache, or by a probe. Makes no system call for a file
+/// that was asked about within the last second.
+pub fn is_resident(
+    file: BorrowedFd<'_>,
+    version: &Version,
+    range: Range<u64>,
+    cache: &ResidencyCache,
+) -> bool {
+    let now = Tick::now();
+    let chunk_bytes = DEFAULT_CHUNK_BYTES as u64;
+    let mut at = range.start;
+    while at < range.end {
+        let chunk = Chunk::at(at, chunk_bytes);
+        let start = chunk.index * chunk_bytes;
+        let chunk_end = start.saturating_add(chunk_bytes);
+        if !cache.is_resident(version, chunk, now) {
+            let end = chunk_end.min(range.end);
+            if probe(file, at, end - at) != Residency::Resident {
+                return false;
+            }
+            if at == start && end >= chunk_end.min(version.size) {
+                cache.note(version, chunk, now);
+            }
+        }
+        at = chunk_end;
+    }
+    true
 }
 
 /// Asks about `len` bytes from `offset` of a regular file or a block device. Bytes past the end of a

@@ -2,7 +2,7 @@
 
 use std::os::fd::BorrowedFd;
 
-use zhaul_core::{Op, Transfer};
+use zhaul_core::{Op, Step, Transfer};
 
 use crate::calls::{Buffers, Called};
 use crate::endpoint;
@@ -25,6 +25,21 @@ impl TransferState {
         }
     }
 
+    #[cfg(not(feature = "tokio"))]
+    pub(crate) const fn transfer(&self) -> &Transfer {
+        &self.transfer
+    }
+
+    #[cfg(not(feature = "tokio"))]
+    pub(crate) const fn held_mut(&mut self) -> &mut Self {
+        self
+    }
+
+    #[cfg(not(feature = "tokio"))]
+    pub(crate) fn into_transfer(self) -> Transfer {
+        self.transfer
+    }
+
     /// Has the submitted call made, unless it needs a pipe and none is to be had.
     pub(crate) fn submit(
         &mut self,
@@ -45,6 +60,25 @@ impl TransferState {
     pub(crate) fn observe(&mut self, source: BorrowedFd<'_>, progress: Option<&Progress>) {
         self.transfer.observed(endpoint::version(source));
         self.publish(progress);
+    }
+
+    /// Makes calls as they are submitted, as long as none of them is refused leave, up to the first
+    /// step that is something else.
+    pub(crate) fn advance(
+        &mut self,
+        (source, sink): (BorrowedFd<'_>, BorrowedFd<'_>),
+        progress: Option<&Progress>,
+        mut may_call: impl FnMut(&Op) -> bool,
+    ) -> Step {
+        loop {
+            match self.transfer.next() {
+                Step::Submit(Op::Stat) => self.observe(source, progress),
+                Step::Submit(op) if may_call(&op) => {
+                    self.submit(op, progress, |buffers, op| buffers.call(op, source, sink));
+                }
+                step => return step,
+            }
+        }
     }
 
     fn publish(&mut self, progress: Option<&Progress>) {

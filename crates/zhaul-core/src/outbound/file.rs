@@ -9,7 +9,7 @@ use crate::plan::Plan;
 use crate::refusal::Refusal;
 use crate::transfer::{Stop, Transfer};
 
-use super::{Outbound, SegmentFacts, Segments};
+use super::{Outbound, SegmentFacts, SegmentList};
 
 impl Outbound {
     /// Makes the transfer of the file that [`OutboundStep::File`] named, to be driven and handed
@@ -21,7 +21,7 @@ impl Outbound {
     /// meanwhile, and goes by the same clock.
     pub fn begin_file(
         &mut self,
-        segments: &(impl Segments + ?Sized),
+        segments: &(impl SegmentList + ?Sized),
         source: &SourceFacts,
         sink: &SinkFacts,
         host: &HostFacts,

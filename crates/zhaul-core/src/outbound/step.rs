@@ -39,12 +39,12 @@ impl SegmentFacts {
 }
 
 /// The list of segments, which does not change while it is sent.
-pub trait Segments {
+pub trait SegmentList {
     /// What the segment at this index is; `None` behind the last.
     fn facts(&self, index: usize) -> Option<SegmentFacts>;
 }
 
-impl Segments for [SegmentFacts] {
+impl SegmentList for [SegmentFacts] {
     fn facts(&self, index: usize) -> Option<SegmentFacts> {
         self.get(index).copied()
     }

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use zhaul_core::outbound::{
-    Gather, Outbound, OutboundStep, SegmentFacts, Segments, SendError, SendSummary,
+    Gather, Outbound, OutboundStep, SegmentFacts, SegmentList, SendError, SendSummary,
 };
 use zhaul_core::{
     Ask, Errno, HostFacts, InPlaceEnd, Interest, Op, SinkFacts, SourceFacts, Stability, Stop,
@@ -53,7 +53,7 @@ impl Segment {
 
 pub(crate) struct List(pub(crate) Vec<Segment>);
 
-impl Segments for List {
+impl SegmentList for List {
     fn facts(&self, index: usize) -> Option<SegmentFacts> {
         self.0.get(index).map(|segment| match segment {
             Segment::Memory(bytes) => SegmentFacts::Memory { len: bytes.len() },

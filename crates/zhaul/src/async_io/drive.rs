@@ -97,7 +97,7 @@ async fn forever_or<T>(future: Option<impl Future<Output = T>>) -> T {
 }
 
 /// The result of the future, or the stop that came first; the stop comes once.
-pub(super) async fn unless_stopped<T>(
+pub(crate) async fn unless_stopped<T>(
     stop: &mut Option<StopFuture<'_>>,
     future: impl Future<Output = T>,
 ) -> Result<T, Stop> {
@@ -136,6 +136,20 @@ impl DriveState {
 
     pub(crate) const fn transfer(&self) -> &Transfer {
         &self.held.transfer
+    }
+
+    /// What any driver goes on with.
+    pub(crate) const fn held_mut(&mut self) -> &mut TransferState {
+        &mut self.held
+    }
+
+    pub(crate) fn into_transfer(self) -> Transfer {
+        self.held.transfer
+    }
+
+    /// Lends what is known of the sink, and takes it back, for who sends more to it.
+    pub(crate) const fn exchange_sink(&mut self, watch: &mut Watch) {
+        std::mem::swap(&mut self.watches.sink, watch);
     }
 
     /// What to do next: go on waiting, or what the transfer says.

@@ -12,6 +12,7 @@ use tokio::io::{Interest, Ready};
 use tokio::net::unix::{self, pipe};
 use tokio::net::{TcpStream, UnixStream, tcp};
 
+pub use crate::memory::SharedFd;
 use crate::nonblocking::{NonBlocking, open_anew};
 
 /// An end of an asynchronous transfer or relay.
@@ -67,9 +68,6 @@ pub trait AsyncEnd {
         None
     }
 }
-
-/// A descriptor with several owners.
-pub type SharedFd = Arc<dyn AsFd + Send + Sync>;
 
 macro_rules! on_a_reactor {
     ($($socket:ty),*) => {$(

@@ -64,11 +64,11 @@ impl<S: AsyncEnd> FileHandle for Kept<'_, S> {
             return Ok(shared);
         }
         if let Some(duplicate) = self.duplicate.get() {
-            return Ok(Arc::clone(duplicate) as SharedFd);
+            return Ok(Arc::clone(duplicate).into());
         }
         let duplicate = rustix::io::fcntl_dupfd_cloexec(self.source.fd(), 0).map_err(of_rustix)?;
         let duplicate = self.duplicate.get_or_init(|| Arc::new(duplicate));
-        Ok(Arc::clone(duplicate) as SharedFd)
+        Ok(Arc::clone(duplicate).into())
     }
 }
 
@@ -227,35 +227,6 @@ impl<'a, F: FileHandle> ReadAhead<'a, F> {
         let handle = self.file.handle()?;
         Ok(move || populate(&handle, range.start, range.end - range.start))
     }
-}
-
-/// True if the range is in memory: from the cache, or by a probe. Makes no system call for a file
-/// that was asked about within the last second.
-pub fn is_resident(
-    file: BorrowedFd<'_>,
-    version: &Version,
-    range: Range<u64>,
-    cache: &ResidencyCache,
-) -> bool {
-    let now = Tick::now();
-    let chunk_bytes = DEFAULT_CHUNK_BYTES as u64;
-    let mut at = range.start;
-    while at < range.end {
-        let chunk = Chunk::at(at, chunk_bytes);
-        let start = chunk.index * chunk_bytes;
-        let chunk_end = start.saturating_add(chunk_bytes);
-        if !cache.is_resident(version, chunk, now) {
-            let end = chunk_end.min(range.end);
-            if probe(file, at, end - at) != Residency::Resident {
-                return false;
-            }
-            if at == start && end >= chunk_end.min(version.size) {
-                cache.note(version, chunk, now);
-            }
-        }
-        at = chunk_end;
-    }
-    true
 }
 
 /// Brings a range into memory, in the pool if it is not there. True if something had to be read.

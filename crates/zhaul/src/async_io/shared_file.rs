@@ -47,6 +47,6 @@ impl<F: AsFd + Clone + Send + Sync + 'static> AsyncEnd for SharedFile<F> {
     }
 
     fn shared(&self) -> Option<SharedFd> {
-        Some(Arc::new(self.0.clone()))
+        Some(Arc::new(self.0.clone()).into())
     }
 }

@@ -216,17 +216,13 @@ impl<'a, S: AsyncEnd + Sync, K: AsyncEnd + Sync> Haul<'a, S, K> {
         Ok(Begun::OnTask { state, disk })
     }
 
-    /// Where page references in the sink end, if that matters; to find out takes several system
-    /// calls, and a thread of the pool makes them.
+    /// Where page references in the sink end, if that matters.
     async fn in_place_end(&self) -> InPlaceEnd {
         if !self.asks_for_peer() || self.sink.is_file() {
             return InPlaceEnd::Never;
         }
-        let Ok(sink) = self.sink.fd().try_clone_to_owned() else {
-            return InPlaceEnd::Never;
-        };
         let pool = self.cold.as_ref().unwrap_or_else(|| ColdPool::shared());
-        Box::pin(pool.run(move || peer::in_place_end(&sink))).await
+        Box::pin(in_place_end_of(self.sink.fd(), pool)).await
     }
 
     fn hold(&self, in_place_end: InPlaceEnd) -> Result<(DriveState, Option<Disk>), TransferError> {
@@ -344,8 +340,17 @@ where
     }
 }
 
-/// What transfers made by this builder found resident. The HTTP server has one per worker.
-fn shared_cache() -> &'static ResidencyCache {
+/// Where page references in the sink end. To find out takes several system calls, which a thread of
+/// the pool makes.
+pub(crate) async fn in_place_end_of(sink: BorrowedFd<'_>, pool: &ColdPool) -> InPlaceEnd {
+    let Ok(sink) = sink.try_clone_to_owned() else {
+        return InPlaceEnd::Never;
+    };
+    pool.run(move || peer::in_place_end(&sink)).await
+}
+
+/// What transfers made by the builders found resident. The HTTP server has one per worker.
+pub(crate) fn shared_cache() -> &'static ResidencyCache {
     static CACHE: OnceLock<ResidencyCache> = OnceLock::new();
     CACHE.get_or_init(ResidencyCache::new)
 }

@@ -153,6 +153,19 @@ impl Aggregate {
         }
     }
 
+    /// The segment at this index.
+    pub fn get(&self, index: usize) -> Option<&Segment> {
+        match self.front.get(index) {
+            Some(segment) => segment.as_ref(),
+            None => self.rest.get(index - self.front.len()),
+        }
+    }
+
+    /// How many segments.
+    pub fn segment_count(&self) -> usize {
+        self.front.iter().flatten().count() + self.rest.len()
+    }
+
     /// The first segment, or as many of its bytes as `most`, of an aggregate that has some.
     fn take_first(&mut self, most: u64) -> Segment {
         let first = self.front[0].as_mut().expect("there are bytes");
@@ -174,6 +187,15 @@ impl<S: Into<Segment>> From<S> for Aggregate {
     fn from(segment: S) -> Self {
         let mut aggregate = Self::default();
         aggregate.push(segment);
+        aggregate
+    }
+}
+
+/// A header and a body.
+impl<A: Into<Segment>, B: Into<Segment>> From<(A, B)> for Aggregate {
+    fn from((first, second): (A, B)) -> Self {
+        let mut aggregate = Self::from(first);
+        aggregate.push(second);
         aggregate
     }
 }
