@@ -42,7 +42,7 @@ impl FBufMut {
     ///
     /// # Panics
     /// If `at` is beyond the buffer.
-    pub fn fill(&mut self, at: usize, source: impl AsFd) -> io::Result<usize> {
+    pub fn read_from(&mut self, at: usize, source: impl AsFd) -> io::Result<usize> {
         let room = &mut self.slot[at..];
         Ok(retry_on_intr(|| read(&source, &mut *room))?)
     }
@@ -52,7 +52,7 @@ impl FBufMut {
     ///
     /// # Errors
     /// As `pread(2)`: ESPIPE for what has no offsets.
-    pub fn fill_from_file(&mut self, file: impl AsFd, offset: u64) -> io::Result<usize> {
+    pub fn read_file(&mut self, file: impl AsFd, offset: u64) -> io::Result<usize> {
         let mut filled = 0;
         while filled < self.slot.len() {
             let room = &mut self.slot[filled..];
@@ -285,20 +285,20 @@ mod tests {
         let mut buffer = pool.allocate().unwrap();
         let (reader, writer) = rustix::pipe::pipe().unwrap();
         rustix::io::write(&writer, b"abcdef").unwrap();
-        assert_eq!(buffer.fill(0, &reader).unwrap(), 6);
+        assert_eq!(buffer.read_from(0, &reader).unwrap(), 6);
         drop(writer);
-        assert_eq!(buffer.fill(6, &reader).unwrap(), 0);
-        assert_eq!(buffer.fill(buffer.len(), &reader).unwrap(), 0);
+        assert_eq!(buffer.read_from(6, &reader).unwrap(), 0);
+        assert_eq!(buffer.read_from(buffer.len(), &reader).unwrap(), 0);
         assert_eq!(&buffer[..6], b"abcdef");
-        assert!(buffer.fill_from_file(&reader, 0).is_err());
+        assert!(buffer.read_file(&reader, 0).is_err());
 
         let content: Vec<_> = (0..10_000_u32).map(|i| (i % 251) as u8).collect();
         let file = tempfile::tempfile().unwrap();
         rustix::io::pwrite(&file, &content, 0).unwrap();
         let len = buffer.len();
-        assert_eq!(buffer.fill_from_file(&file, 1).unwrap(), len.min(9999));
+        assert_eq!(buffer.read_file(&file, 1).unwrap(), len.min(9999));
         assert!(buffer[..len.min(9999)] == content[1..][..len.min(9999)]);
-        assert_eq!(buffer.fill_from_file(&file, 9990).unwrap(), 10);
+        assert_eq!(buffer.read_file(&file, 9990).unwrap(), 10);
         assert_eq!(buffer.freeze(10)[..], content[9990..]);
     }
 }
