@@ -263,6 +263,9 @@ pub struct Thresholds {
     pub sendfile_min_bytes: u64,
     /// Mapping and unmapping cost page-table work that only a longer transfer earns back.
     pub mmap_min_bytes: u64,
+    /// A piece of memory from here up is sent by reference (MSG_ZEROCOPY) where that is wanted:
+    /// pinning its pages and being told of their release costs more than copying a smaller one.
+    pub zero_copy_min_bytes: u64,
 }
 
 impl Default for Thresholds {
@@ -270,6 +273,7 @@ impl Default for Thresholds {
         Self {
             sendfile_min_bytes: 0,
             mmap_min_bytes: 64 << 10,
+            zero_copy_min_bytes: 16 << 10,
         }
     }
 }

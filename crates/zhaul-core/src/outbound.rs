@@ -66,6 +66,8 @@ pub struct Outbound {
     plain_next: bool,
     /// The error queue is to be emptied before anything else.
     reap: bool,
+    /// Something went by reference since it was.
+    unreaped: bool,
     in_flight: InFlight,
     by_reference: u64,
     copied_after_all: u64,
@@ -100,6 +102,7 @@ impl Outbound {
             lent: false,
             plain_next: false,
             reap: false,
+            unreaped: false,
             in_flight: InFlight::default(),
             by_reference: 0,
             copied_after_all: 0,
@@ -124,6 +127,11 @@ impl Outbound {
         }
     }
 
+    /// Whether memory goes by reference from here on.
+    pub const fn set_policy(&mut self, policy: ZeroCopyPolicy) {
+        self.policy = policy;
+    }
+
     /// What to do next with these segments, which are the same each time. Asking again without
     /// reporting repeats an operation.
     pub fn next(&mut self, segments: &(impl SegmentList + ?Sized)) -> OutboundStep {
@@ -136,6 +144,7 @@ impl Outbound {
             };
         }
         if std::mem::take(&mut self.reap) {
+            self.unreaped = false;
             return OutboundStep::Reap;
         }
         if let Some(gather) = self.pending {
@@ -143,6 +152,8 @@ impl Outbound {
         }
         if let Some(interest) = self.blocked.take() {
             self.limits.rest();
+            // Whatever woke it up: what is done with is let go.
+            self.reap = !self.in_flight.is_empty();
             return OutboundStep::Wait(interest);
         }
         let Some(facts) = self.skip_what_is_done(segments) else {
@@ -224,6 +235,10 @@ impl Outbound {
     }
 
     fn finish(&mut self) -> OutboundStep {
+        // What was copied after all is known at once, for the next aggregate to profit by.
+        if std::mem::take(&mut self.unreaped) {
+            return OutboundStep::Reap;
+        }
         if self.ask.await_release && !self.in_flight.is_empty() {
             return OutboundStep::AwaitRelease;
         }
@@ -264,6 +279,8 @@ impl Outbound {
         if let Some(call) = call {
             self.in_flight.add(call, self.moved, bytes);
             self.by_reference += bytes;
+            self.unreaped = true;
+            self.reap = self.in_flight.len().is_multiple_of(REAP_EVERY_CALLS);
         } else {
             self.policy.sent_plainly(bytes);
         }
@@ -275,6 +292,19 @@ impl Outbound {
     const fn advance(&mut self, bytes: u64) {
         self.moved += bytes;
         self.place.offset += bytes;
+    }
+
+    /// Reports that there is nobody to send by reference on this socket: it does not do it, or
+    /// somebody else does.
+    pub fn no_sender(&mut self, gather: Gather, errno: Errno) {
+        debug_assert_eq!(
+            self.pending,
+            Some(gather),
+            "only what was named is reported"
+        );
+        self.pending = None;
+        self.policy.is_refused();
+        self.send_plainly(errno);
     }
 
     /// Whether the kernel lacks the means for a send by reference, and a plain one may do.
@@ -291,12 +321,16 @@ impl Outbound {
             _ if errno == Errno::EFAULT => self.policy.fell_short(),
             _ => return false,
         }
+        self.send_plainly(errno);
+        true
+    }
+
+    fn send_plainly(&mut self, errno: Errno) {
         self.plain_next = true;
         self.note(Why::Refused {
             operation: Operation::SendZeroCopy,
             errno,
         });
-        true
     }
 
     fn note(&mut self, why: Why) {
@@ -307,12 +341,10 @@ impl Outbound {
     }
 
     /// Reports that the kernel is done with the memory of these calls, modulo 2^32 and both
-    /// included, in any order. Calls that are not of this aggregate are passed over.
+    /// included, in any order. Of calls that are not of this aggregate it is learnt only whether
+    /// sending by reference pays on this socket.
     pub fn completed(&mut self, first: u32, last: u32, copied: bool) {
         let bytes = self.in_flight.complete(first, last);
-        if bytes == 0 {
-            return;
-        }
         if !copied {
             self.policy.gained();
             return;
@@ -359,3 +391,6 @@ impl Outbound {
         self.over.get_or_insert(Err(cause));
     }
 }
+
+/// What is done with is let go at the latest when so many calls are in flight.
+const REAP_EVERY_CALLS: usize = 16;

@@ -33,8 +33,12 @@ mod gather;
 mod state;
 #[cfg(feature = "tokio")]
 mod task;
+mod turn;
+mod zero_copy;
 
 pub use builder::{SendBuilder, send};
-pub use state::{Advance, SendState, TurnTerms};
+pub use state::SendState;
 #[cfg(feature = "tokio")]
 pub use task::Sending;
+pub use turn::{Advance, TurnTerms};
+pub use zero_copy::ZeroCopySender;

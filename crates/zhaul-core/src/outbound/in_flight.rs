@@ -34,6 +34,10 @@ impl InFlight {
         self.calls.is_empty()
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.calls.len()
+    }
+
     /// The first byte that the kernel may still read.
     pub(super) fn start(&self) -> Option<u64> {
         self.calls.front().map(|call| call.start)

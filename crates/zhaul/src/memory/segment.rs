@@ -77,6 +77,16 @@ impl fmt::Debug for Memory {
     }
 }
 
+/// The same memory: nothing is copied.
+impl From<Memory> for Bytes {
+    fn from(memory: Memory) -> Self {
+        match memory.0 {
+            Owner::Pool(buffer) => buffer.into(),
+            Owner::Bytes(bytes) => bytes,
+        }
+    }
+}
+
 impl From<FBuf> for Memory {
     fn from(buffer: FBuf) -> Self {
         Self(Owner::Pool(buffer))

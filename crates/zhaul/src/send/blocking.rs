@@ -1,14 +1,16 @@
 //! Sends an aggregate on the thread that calls.
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
 use zhaul_core::outbound::{OutboundStep, SendError, SendSummary};
 use zhaul_core::{InPlaceEnd, Operation};
 
+use super::zero_copy::ByReference;
 use super::{SendBuilder, SendState, gather};
 use crate::blocking::{Control, Waited, Waits, drive_ends, wanted_of_sink};
-use crate::edges::WRITABLE;
+use crate::edges::{ERROR, WRITABLE};
 use crate::memory::Segment;
 use crate::nonblocking::Impatient;
 use crate::peer;
@@ -53,6 +55,7 @@ impl<K: AsFd> SendBuilder<'_, K> {
             state,
             socket,
             waits: Waits::new([(socket, WRITABLE)], control, ask.deadline),
+            by_reference: &mut self.by_reference,
             may_wait,
             in_place_end,
             pipes: self.pipes.as_ref(),
@@ -61,24 +64,39 @@ impl<K: AsFd> SendBuilder<'_, K> {
     }
 }
 
-struct Drive<'a> {
+struct Drive<'a, 'b> {
     state: &'a mut SendState,
     socket: BorrowedFd<'a>,
     waits: Waits<'a, 1>,
+    by_reference: &'a mut ByReference<'b>,
     /// Calls on a socket in blocking mode may wait.
     may_wait: bool,
     in_place_end: InPlaceEnd,
     pipes: Option<&'a PipePool>,
 }
 
-impl Drive<'_> {
+impl Drive<'_, '_> {
     fn run(mut self) -> Result<SendSummary, SendError> {
+        self.state.machine.set_policy(self.by_reference.policy());
+        let outcome = self.drive();
+        self.by_reference.learn(self.state.machine.policy());
+        outcome
+    }
+
+    fn drive(&mut self) -> Result<SendSummary, SendError> {
         loop {
             self.state.tick();
             if let Some(stop) = self.waits.control.stop_now() {
                 self.state.machine.stop(stop);
             }
             match self.state.next() {
+                OutboundStep::Send(gather) if gather.zero_copy => {
+                    let (socket, by_reference) = (self.socket, &mut *self.by_reference);
+                    let attempt = |call: &mut dyn FnMut() -> io::Result<()>| call();
+                    self.state
+                        .send_by_reference(gather, socket, by_reference, attempt);
+                    self.state.publish(self.waits.control.progress);
+                }
                 OutboundStep::Send(gather) => {
                     let aggregate = &self.state.aggregate;
                     let sent = gather::send(self.socket, aggregate, &gather, self.may_wait);
@@ -95,7 +113,12 @@ impl Drive<'_> {
                     let waited = self.waits.wait_for([None], Some(pause));
                     self.settle(waited);
                 }
-                OutboundStep::Reap | OutboundStep::AwaitRelease => {}
+                OutboundStep::Reap => self.by_reference.reap(&mut self.state.machine),
+                OutboundStep::AwaitRelease => {
+                    let waited = self.waits.wait_for([Some(ERROR)], None);
+                    self.settle(waited);
+                    self.by_reference.reap(&mut self.state.machine);
+                }
                 // A thread of its own has nobody to yield to.
                 OutboundStep::Yield => {}
                 OutboundStep::Done(outcome) => return outcome,

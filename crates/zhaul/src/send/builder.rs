@@ -4,10 +4,11 @@ use std::num::NonZeroU64;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-use zhaul_core::outbound::{MAX_GATHERED_SEGMENTS, SendError};
+use zhaul_core::outbound::{MAX_GATHERED_SEGMENTS, SendError, ZeroCopy};
 use zhaul_core::{Ask, Cause, InPlaceEnd, Operation, Refusal, SinkFacts, SinkKind, Stability};
 
 use super::SendState;
+use super::zero_copy::{ByReference, ZeroCopySender};
 use crate::cancel::CancelToken;
 #[cfg(feature = "tokio")]
 use crate::cold::ColdPool;
@@ -31,6 +32,7 @@ pub struct SendBuilder<'a, K> {
     pub(super) cancel: Option<CancelToken>,
     pub(super) progress: Option<Handle<'a, Progress>>,
     pub(super) pipes: Option<PipePool>,
+    pub(super) by_reference: ByReference<'a>,
     #[cfg(feature = "tokio")]
     pub(super) cold: Option<std::sync::Arc<ColdPool>>,
     #[cfg(feature = "tokio")]
@@ -62,6 +64,7 @@ impl SendState {
             cancel: None,
             progress: None,
             pipes: None,
+            by_reference: ByReference::Never,
             #[cfg(feature = "tokio")]
             cold: None,
             #[cfg(feature = "tokio")]
@@ -97,8 +100,9 @@ impl<'a, K> SendBuilder<'a, K> {
         self.asking(|ask| ask.throttle = Some(bytes_per_second))
     }
 
-    /// Whether to wait until what was sent in place of leased files is acknowledged; true without
-    /// this, but for an [`SendState`] of one's own, as [`Haul::await_release`](crate::Haul::await_release).
+    /// Whether to wait until nobody's memory is read any more and what was sent in place of leased
+    /// files is acknowledged; true without this, but for an [`SendState`] of one's own. Memory that is
+    /// not waited for is kept by the sender.
     pub fn await_release(self, wanted: bool) -> Self {
         self.asking(|ask| ask.await_release = wanted)
     }
@@ -120,6 +124,22 @@ impl<'a, K> SendBuilder<'a, K> {
     /// Counts here while it runs.
     pub fn progress(mut self, progress: impl Into<Handle<'a, Progress>>) -> Self {
         self.progress = Some(progress.into());
+        self
+    }
+
+    /// Sends large pieces of memory by reference (MSG_ZEROCOPY), on TCP; without this all memory is
+    /// copied. What cannot go so is copied, and [`SendSummary::changes`](crate::SendSummary::changes) tells why.
+    ///
+    /// The sender is made for this one aggregate, which costs some ten system calls; a connection
+    /// that sends many has [one of its own](Self::zero_copy_sender).
+    pub fn zero_copy(mut self, mode: ZeroCopy) -> Self {
+        self.by_reference = ByReference::Wanted(mode);
+        self
+    }
+
+    /// Sends large pieces of memory by the sender of this connection.
+    pub fn zero_copy_sender(mut self, sender: &'a mut ZeroCopySender) -> Self {
+        self.by_reference = ByReference::Lent(sender);
         self
     }
 
@@ -149,7 +169,8 @@ impl<'a, K> SendBuilder<'a, K> {
     fn takes_more_than_one_call(&self) -> bool {
         let aggregate = &self.state.aggregate;
         let is_file = |segment: &Segment| matches!(segment, Segment::File(_));
-        aggregate.segment_count() > MAX_GATHERED_SEGMENTS
+        !self.by_reference.is_never()
+            || aggregate.segment_count() > MAX_GATHERED_SEGMENTS
             || aggregate.len() > self.state.machine.ask().budget_bytes as u64
             || aggregate.segments().any(is_file)
     }

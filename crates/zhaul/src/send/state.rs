@@ -1,25 +1,21 @@
 //! [`SendState`]: an aggregate under way, which an event loop of one's own gives its turns.
 
 use std::fmt;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use zhaul_core::outbound::{
-    Outbound, OutboundStep, SegmentFacts, SegmentList, SendError, SendSummary, ZeroCopyPolicy,
+    Outbound, OutboundStep, SegmentFacts, SegmentList, SendSummary, ZeroCopyPolicy,
 };
-use zhaul_core::{Ask, InPlaceEnd, Operation, SinkFacts, SourceFacts, SourceKind, Step, Stop};
+use zhaul_core::{Ask, InPlaceEnd, Operation, SinkFacts, SourceFacts, SourceKind, Stop};
 
-use super::gather;
 #[cfg(feature = "tokio")]
 use crate::async_io::{DriveState as FileState, Watch};
 use crate::calls::Buffers;
 use crate::endpoint;
-use crate::in_flight::is_in_flight;
 use crate::lease;
 use crate::memory::{Aggregate, Segment};
 use crate::pipe_pool::PipePool;
 use crate::progress::Progress;
-use crate::residency::{ResidencyCache, is_resident};
 #[cfg(not(feature = "tokio"))]
 use crate::transfer_state::TransferState as FileState;
 
@@ -77,32 +73,6 @@ impl FilePart {
     }
 }
 
-/// What a turn works with.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct TurnTerms<'a> {
-    /// Pages of files that are not known here, nor found in memory, are not touched: the turn ends
-    /// with [`Advance::Cold`]. Without a cache a turn may wait for a disk.
-    pub residency: Option<&'a ResidencyCache>,
-    /// Counts here.
-    pub progress: Option<&'a Progress>,
-}
-
-/// What a turn came to. Exhaustive: an event loop that forgot one would spin or stall.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Advance {
-    /// All of it is in the socket.
-    Done(SendSummary),
-    /// The socket takes no more: another turn when it is writable.
-    Blocked,
-    /// There is more to do: another turn, after the others had theirs.
-    Again,
-    /// Another turn at this time, or a little later: of a throttle, or because a file or an
-    /// acknowledgement is to be looked at again.
-    Later(Instant),
-    /// What is next has to be read from a disk. A task ([`SendState::to`]) has that done by a pool.
-    Cold,
-}
-
 impl SegmentList for Aggregate {
     fn facts(&self, index: usize) -> Option<SegmentFacts> {
         self.get(index).map(|segment| match segment {
@@ -150,93 +120,8 @@ impl SendState {
         self
     }
 
-    /// Sends what can be sent now, up to the budget. The socket is in non-blocking mode or not: no
-    /// turn waits for it, except in `sendfile(2)` and `splice(2)` on one in blocking mode.
-    ///
-    /// # Errors
-    /// Why it stopped, and how much was sent before. Another turn says the same.
-    pub fn turn(&mut self, socket: impl AsFd, terms: TurnTerms<'_>) -> Result<Advance, SendError> {
-        let socket = socket.as_fd();
-        loop {
-            self.tick();
-            match self.next() {
-                OutboundStep::Send(gather) => {
-                    let sent = gather::send(socket, &self.aggregate, &gather, false);
-                    self.machine.complete(gather, sent, None);
-                    self.publish(terms.progress);
-                }
-                OutboundStep::File { segment } => {
-                    if let Some(advance) = self.turn_of_file(segment, socket, terms) {
-                        return Ok(advance);
-                    }
-                }
-                OutboundStep::Wait(_) => return Ok(Advance::Blocked),
-                OutboundStep::Yield => return Ok(Advance::Again),
-                OutboundStep::Pause { until } => return Ok(Advance::Later(self.time(until))),
-                OutboundStep::Reap | OutboundStep::AwaitRelease => {}
-                OutboundStep::Done(outcome) => return outcome.map(Advance::Done),
-            }
-        }
-    }
-
     pub(super) fn next(&mut self) -> OutboundStep {
         self.machine.next(&self.aggregate)
-    }
-
-    /// `None` once the file is done.
-    fn turn_of_file(
-        &mut self,
-        segment: usize,
-        socket: BorrowedFd<'_>,
-        terms: TurnTerms<'_>,
-    ) -> Option<Advance> {
-        if !self.begin_file(segment, InPlaceEnd::Never, None) {
-            return None;
-        }
-        let (Some(part), Some(Segment::File(range))) =
-            (&mut self.file, self.aggregate.get(segment))
-        else {
-            return None;
-        };
-        let residency = terms.residency.filter(|_| part.is_on_disk());
-        let (file, version) = (range.file().as_fd(), part.source.version);
-        let held = part.state.held_mut();
-        if let Some(began) = self.began {
-            held.transfer.tick(began.elapsed());
-        }
-        if range.held_lease().is_some_and(|lease| lease.is_broken()) {
-            held.transfer.stop(Stop::LeaseBroken);
-        }
-        let step = held.advance((file, socket), terms.progress, |op| {
-            match (residency, op.source_range()) {
-                (Some(cache), Some((offset, len))) => {
-                    let end = offset.saturating_add(len as u64);
-                    version.is_some_and(|version| is_resident(file, &version, offset..end, cache))
-                }
-                _ => true,
-            }
-        });
-        let now = Instant::now;
-        match step {
-            Step::Submit(_) => Some(Advance::Cold),
-            Step::Wait(_) => Some(Advance::Blocked),
-            Step::Yield => Some(Advance::Again),
-            Step::Pause { until } => Some(Advance::Later(self.time(until))),
-            Step::StatAgain { after } => Some(Advance::Later(now() + after)),
-            Step::AwaitRelease => {
-                match is_in_flight(socket) {
-                    Ok(false) => held.transfer.released(),
-                    Ok(true) => return Some(Advance::Later(now() + LOOK_AGAIN)),
-                    Err(errno) => held.transfer.fail(Operation::Wait, errno),
-                }
-                None
-            }
-            Step::Done(_) => {
-                held.publish_end(terms.progress);
-                self.end_file();
-                None
-            }
-        }
     }
 
     /// Examines the file that is next and makes its transfer, unless that was done before. False if
@@ -313,7 +198,7 @@ impl SendState {
         }
     }
 
-    fn time(&self, after: Duration) -> Instant {
+    pub(super) fn time(&self, after: Duration) -> Instant {
         let began = self.began.unwrap_or_else(Instant::now);
         // A throttle of a byte a second may ask for more time than the clock can tell.
         began
@@ -365,6 +250,3 @@ impl fmt::Debug for SendState {
             .finish_non_exhaustive()
     }
 }
-
-/// How long an acknowledgement is not asked for again.
-const LOOK_AGAIN: Duration = Duration::from_millis(2);

@@ -13,13 +13,15 @@ use tokio::time::Instant;
 use zhaul_core::outbound::{Gather, OutboundStep, SendError, SendSummary};
 use zhaul_core::{Cause, Errno, InPlaceEnd, Operation, Refusal, Stop};
 
+use super::zero_copy::ByReference;
 use super::{SendBuilder, SendState, gather};
 use crate::async_io::{
     AsyncEnd, AtDrop, Control, Drive, Goal, Kept, MAX_READ_BYTES, ReadAhead, Registered,
-    SharedFile, unless_stopped,
+    SharedFile, Watch, unless_stopped,
 };
 use crate::blocking::wanted_of_sink;
 use crate::cold::ColdPool;
+use crate::edges::ERROR;
 use crate::errno::errno_of;
 use crate::handle::Handle;
 use crate::haul::{in_place_end_of, shared_cache};
@@ -92,6 +94,7 @@ impl<'a, K: AsyncEnd + Sync> SendBuilder<'a, K> {
             cancel: self.cancel,
             progress: self.progress,
             pipes: self.pipes,
+            by_reference: self.by_reference,
             cold: self.cold,
             residency: self.residency,
         };
@@ -132,6 +135,7 @@ impl<K: AsyncEnd + Sync> Sending<'_, K> {
             control,
             in_place_end: &mut self.in_place_end,
             pipes: builder.pipes.as_ref(),
+            by_reference: &mut builder.by_reference,
             cold: builder.cold.as_ref().unwrap_or_else(|| ColdPool::shared()),
             residency: builder
                 .residency
@@ -204,18 +208,26 @@ where
 }
 
 /// One future's work on a sending.
-struct Task<'a, K: AsyncEnd> {
+struct Task<'a, 'b, K: AsyncEnd> {
     state: &'a mut SendState,
     socket: &'a K,
     control: Control<'a>,
     in_place_end: &'a mut Option<InPlaceEnd>,
     pipes: Option<&'a PipePool>,
+    by_reference: &'a mut ByReference<'b>,
     cold: &'a ColdPool,
     residency: &'a ResidencyCache,
 }
 
-impl<K: AsyncEnd> Task<'_, K> {
+impl<K: AsyncEnd> Task<'_, '_, K> {
     async fn run(mut self) -> Result<SendSummary, SendError> {
+        self.state.machine.set_policy(self.by_reference.policy());
+        let outcome = self.drive().await;
+        self.by_reference.learn(self.state.machine.policy());
+        outcome
+    }
+
+    async fn drive(&mut self) -> Result<SendSummary, SendError> {
         let mut stop = self.control.stop();
         loop {
             self.state.tick();
@@ -240,7 +252,13 @@ impl<K: AsyncEnd> Task<'_, K> {
                     let slept = unless_stopped(&mut stop, until).await;
                     self.settle(slept.map(Ok));
                 }
-                OutboundStep::Reap | OutboundStep::AwaitRelease => {}
+                OutboundStep::Reap => self.by_reference.reap(&mut self.state.machine),
+                OutboundStep::AwaitRelease => {
+                    let came = self.state.watch.ready(self.socket, ERROR);
+                    let came = unless_stopped(&mut stop, came).await;
+                    self.settle(came.map(|came| came.map(drop)));
+                    self.by_reference.reap(&mut self.state.machine);
+                }
                 OutboundStep::Yield => tokio::task::yield_now().await,
                 OutboundStep::Done(outcome) => return outcome,
             }
@@ -248,7 +266,18 @@ impl<K: AsyncEnd> Task<'_, K> {
     }
 
     fn send(&mut self, gather: Gather) {
-        let (socket, aggregate) = (self.socket, &self.state.aggregate);
+        let socket = self.socket;
+        if gather.zero_copy {
+            let watch = std::mem::replace(&mut self.state.watch, Watch::sink());
+            let attempt = |call: &mut dyn FnMut() -> io::Result<()>| {
+                watch.attempt(socket, Ready::WRITABLE, call)
+            };
+            self.state
+                .send_by_reference(gather, socket.fd(), self.by_reference, attempt);
+            self.state.watch = watch;
+            return self.state.publish(self.control.progress);
+        }
+        let aggregate = &self.state.aggregate;
         let call = || gather::send(socket.fd(), aggregate, &gather, false).map_err(io::Error::from);
         let sent = self.state.watch.attempt(socket, Ready::WRITABLE, call);
         let sent = sent.map_err(|error| errno_of(&error));

@@ -9,6 +9,7 @@ mod stops;
 #[cfg(feature = "tokio")]
 mod task;
 mod turns;
+mod zero_copy;
 
 use std::io::Read;
 use std::net::{TcpListener, TcpStream};
