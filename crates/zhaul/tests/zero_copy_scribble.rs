@@ -127,7 +127,10 @@ fn recycled_buffers_are_overwritten_at_once_and_what_arrives_is_unchanged() {
             [sending, checking]
         });
         let ends: Vec<_> = ends.flatten().collect();
-        let results: Vec<_> = ends.into_iter().map(std::thread::ScopedJoinHandle::join).collect();
+        let results: Vec<_> = ends
+            .into_iter()
+            .map(std::thread::ScopedJoinHandle::join)
+            .collect();
         is_over.store(true, Relaxed);
         assert!(results.iter().all(Result::is_ok));
     });
