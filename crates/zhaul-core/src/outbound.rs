@@ -19,8 +19,8 @@
 //! - *taken ≥ moved ≥ released*: taken is what an operation was made for, moved what the socket has,
 //!   and below released the kernel reads nobody's memory any more. Operations by reference complete
 //!   in any order.
-//! - `MSG_MORE` goes with a call only if more of the aggregate is certain to follow at once, and so
-//!   never with the last.
+//! - `MSG_MORE` goes with a call only if more is certain to follow at once: of the aggregate, or
+//!   behind it ([`Ask::more_follows`]).
 //!
 //! What it does not do: it holds no bytes and keeps none alive (drivers do), and does not retry
 //! `EINTR`.
@@ -226,12 +226,16 @@ impl Outbound {
             (index, skipped) = (index + 1, 0);
         }
         gather.len = usize::try_from(len).unwrap_or(usize::MAX);
-        gather.more |= (index..)
-            .map_while(|index| segments.facts(index))
-            .any(|facts| !facts.is_empty());
+        gather.more |= self.follows(segments, index);
         // A rate that spreads the bytes leaves nothing that follows at once.
         gather.more &= !self.limits.is_throttled();
         gather
+    }
+
+    /// Whether bytes are certain to follow at once those before this segment.
+    fn follows(&self, segments: &(impl SegmentList + ?Sized), index: usize) -> bool {
+        let mut behind = (index..).map_while(|index| segments.facts(index));
+        self.ask.more_follows || behind.any(|facts| !facts.is_empty())
     }
 
     fn finish(&mut self) -> OutboundStep {

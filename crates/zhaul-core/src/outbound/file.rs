@@ -41,9 +41,7 @@ impl Outbound {
             one_version: file.one_version,
             ctime_is_edit: file.ctime_is_edit,
             throttle: None,
-            more_follows: (self.place.segment + 1..)
-                .map_while(|index| segments.facts(index))
-                .any(|facts| !facts.is_empty()),
+            more_follows: self.follows(segments, self.place.segment + 1),
             ..self.ask
         };
         if !source.seekable {

@@ -97,6 +97,17 @@ fn the_end_of_a_copied_file_is_held_back_only_if_something_follows() {
 }
 
 #[test]
+fn what_follows_behind_the_aggregate_is_announced_with_its_last_bytes() {
+    let ask = Ask {
+        more_follows: true,
+        ..Ask::default()
+    };
+    let mut kernel = Kernel::new(vec![Segment::memory(b"last")]);
+    kernel.run(&mut outbound(&ask)).unwrap();
+    assert!(kernel.sends[0].more);
+}
+
+#[test]
 fn a_full_socket_is_waited_for_at_every_byte() {
     let segments = vec![
         Segment::memory(b"one"),
