@@ -15,5 +15,4 @@ pub(crate) mod requests;
 pub(crate) mod rounds;
 pub(crate) mod send;
 pub(crate) mod server;
-pub(crate) mod stop;
 pub(crate) mod worker;

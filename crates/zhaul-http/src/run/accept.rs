@@ -10,20 +10,17 @@
 //! and the backlog holds the clients.
 
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
-use rustix::net::{SendFlags, SocketFlags};
+use rustix::net::SendFlags;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, watch};
-use zhaul_service::{AcceptBatch, Peer, Trouble, Wake};
+use zhaul_service::{AcceptBatch, AcceptError, Peer, Stop, Trouble, Wake};
 
 use crate::run::door::{Admission, Door, Refused};
-use crate::run::stop::Stop;
 
 /// How long accepting rests when the machine has no descriptor or memory left.
 const REST: Duration = Duration::from_millis(100);
@@ -70,24 +67,19 @@ impl Acceptor {
 
     /// Accepts one connection, if one is waiting.
     pub(crate) fn accept(&mut self) -> Attempt {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        match rustix::net::acceptfrom_with(&self.listener, flags) {
-            Ok((fd, address)) => {
-                let ip = address.and_then(|any| SocketAddr::try_from(any).ok());
-                self.admit(fd, ip.map_or(Peer::Unix, Peer::Ip))
-            }
-            Err(Errno::AGAIN) => {
+        match zhaul_service::accept(&self.listener) {
+            Ok((fd, peer)) => self.admit(fd, peer),
+            Err(AcceptError::Nobody) => {
                 self.batch.found_nobody();
                 Attempt::Nobody
             }
-            Err(errno) if must_rest(errno) => {
+            // Whoever it was has left.
+            Err(AcceptError::Connection(_)) => Attempt::Refused,
+            Err(error @ (AcceptError::Exhausted(_) | AcceptError::Listener(_))) => {
                 self.door.note_shortage();
-                self.trouble.warn(|| {
-                    format!("cannot accept a connection: {errno} (raise the limit on open files)")
-                });
+                self.trouble.warn(|| error.to_string());
                 Attempt::Exhausted
             }
-            Err(_) => Attempt::Refused,
         }
     }
 
@@ -171,26 +163,6 @@ fn is_readable(listener: &impl AsFd) -> bool {
 )]
 fn watch_listener(acceptor: Acceptor) -> io::Result<AsyncFd<Acceptor>> {
     AsyncFd::with_interest(acceptor, tokio::io::Interest::READABLE)
-}
-
-/// accept(2) also reports errors that were pending on the new connection; only those that say
-/// that we or the machine have run out call for a rest.
-fn must_rest(errno: Errno) -> bool {
-    !matches!(
-        errno,
-        Errno::CONNABORTED
-            | Errno::INTR
-            | Errno::PROTO
-            | Errno::NOPROTOOPT
-            | Errno::NETDOWN
-            | Errno::HOSTDOWN
-            | Errno::HOSTUNREACH
-            | Errno::NETUNREACH
-            | Errno::NONET
-            | Errno::OPNOTSUPP
-            | Errno::TIMEDOUT
-            | Errno::PERM
-    )
 }
 
 /// For whom there is not even the place to be refused in order.

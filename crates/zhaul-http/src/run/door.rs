@@ -6,12 +6,11 @@
 //! for others. So silent connections, however many, lock nobody out.
 
 use std::cell::Cell;
-use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use zhaul_service::{Peer, counted_address};
+use zhaul_service::{Peer, Sources, counted_address};
 
 use crate::host::config::Limits;
 
@@ -31,7 +30,7 @@ pub(crate) struct Door {
     /// Files that are open, and how many of them are provided for besides connections.
     files: Arc<AtomicUsize>,
     provided_files: usize,
-    by_address: Mutex<HashMap<IpAddr, usize>>,
+    by_address: Sources<IpAddr>,
     /// How often the machine had no descriptor left.
     shortages: AtomicUsize,
     workers: Vec<Load>,
@@ -87,7 +86,7 @@ impl Door {
             open: AtomicUsize::new(0),
             files: Arc::clone(files),
             provided_files,
-            by_address: Mutex::default(),
+            by_address: Sources::default(),
             shortages: AtomicUsize::new(0),
             workers: (0..workers).map(|_| Load::default()).collect(),
         })
@@ -115,12 +114,6 @@ impl Door {
         self.shortages.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn addresses(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
-        self.by_address
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Takes a place for a connection from `peer`.
     pub(crate) fn admit(self: &Arc<Self>, peer: Peer) -> Result<Admission, Refused> {
         let taken = self.taken();
@@ -139,21 +132,14 @@ impl Door {
             Terms::Free
         };
         if let Some(address) = address {
-            let mut by_address = self.addresses();
-            let count = by_address.entry(address).or_insert(0);
-            if self.max_per_address > 0 {
-                if *count >= self.max_per_address {
-                    if terms == Terms::InPlaceOfAny {
-                        // The last places are for those who may get another's.
-                        self.open.fetch_sub(1, Ordering::Relaxed);
-                        return Err(Refused);
-                    }
-                    terms = Terms::AddressFull;
+            let judge = |count| self.terms_of(address, count, scarce, terms);
+            match self.by_address.enter(address, judge) {
+                Ok(its) => terms = its,
+                Err(refused) => {
+                    self.open.fetch_sub(1, Ordering::Relaxed);
+                    return Err(refused);
                 }
-            } else if scarce && *count >= self.max_open / 2 {
-                terms = Terms::InPlaceOf(address);
             }
-            *count += 1;
         }
         let worker = match terms {
             // Where one that rests is found most likely.
@@ -172,6 +158,28 @@ impl Door {
             worker,
             terms,
         })
+    }
+
+    /// On which terms a connection is let in whose address has `count` already.
+    fn terms_of(
+        &self,
+        address: IpAddr,
+        count: usize,
+        scarce: bool,
+        terms: Terms,
+    ) -> Result<Terms, Refused> {
+        if self.max_per_address == 0 {
+            return Ok(match scarce && count >= self.max_open / 2 {
+                true => Terms::InPlaceOf(address),
+                false => terms,
+            });
+        }
+        match (count >= self.max_per_address, terms) {
+            (false, terms) => Ok(terms),
+            // The last places are for those who may get another's.
+            (true, Terms::InPlaceOfAny) => Err(Refused),
+            (true, _) => Ok(Terms::AddressFull),
+        }
     }
 
     fn by_load(&self, load: impl Fn(&Load) -> usize) -> usize {
@@ -201,13 +209,7 @@ impl Admission {
         let Some(address) = self.address.take() else {
             return;
         };
-        let mut by_address = self.door.addresses();
-        if let Some(count) = by_address.get_mut(&address) {
-            *count -= 1;
-            if *count == 0 {
-                by_address.remove(&address);
-            }
-        }
+        self.door.by_address.leave(&address);
     }
 
     /// The worker that it is for.
@@ -324,7 +326,7 @@ mod tests {
         let door = door(10, 5, 2);
         drop(fill(&door, "192.0.2.1", 4));
         assert_eq!(door.taken(), 0);
-        assert!(door.addresses().is_empty());
+        assert!(door.by_address.is_empty());
         assert!(door.workers.iter().all(|load| load.sum() == 0));
     }
 

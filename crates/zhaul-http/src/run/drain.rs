@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
+use zhaul_service::Stop;
 
 use crate::host::clock::Clock;
 use crate::run::accept::{Accepted, Acceptor};
@@ -15,7 +16,6 @@ use crate::run::admission::yield_descriptors;
 use crate::run::connection::{Connection, Overdue, Phase};
 use crate::run::requests::too_late;
 use crate::run::rounds::{go_on, react, welcome};
-use crate::run::stop::Stop;
 use crate::run::worker::{SWEEP, Worker};
 
 /// How long a draining worker waits for the first request of a connection.

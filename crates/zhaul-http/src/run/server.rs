@@ -6,13 +6,13 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use zhaul_service::{
-    Bound, ListenError, Listener, LogSender, LogWriter, Options, Wake, raise_open_files,
+    Bound, DescriptorBudget, ListenError, Listener, LogSender, LogWriter, Options, ServerThread,
+    Stop, StopSwitch, Wake, join_all, raise_open_files, spawn_essential, worker_threads,
 };
 
 use crate::answer::directory::PageBytes;
@@ -24,11 +24,8 @@ use crate::log::lines::Lines;
 use crate::run::accept::{Acceptor, Mailbox, accept_loop};
 use crate::run::door::Door;
 use crate::run::drain::serve;
-use crate::run::stop::Stop;
 use crate::run::worker::Worker;
 
-/// Descriptors kept free for everything that is neither a connection nor a cached file.
-const SPARE_FILES: usize = 64;
 /// Files that are opened in one look-up, before any is counted as cached: one in each coding. The root
 /// is one more.
 const FILES_OF_A_LOOK_UP: usize = 4;
@@ -115,7 +112,7 @@ pub struct Server {
     workers: usize,
     open_files: usize,
     log: Option<(LogWriter, LogSender)>,
-    stop: watch::Sender<Stop>,
+    stop: StopSwitch,
     /// One for each worker.
     wakes: Vec<Wake>,
 }
@@ -123,7 +120,7 @@ pub struct Server {
 /// Stops a running server, from any thread.
 #[derive(Clone, Debug)]
 pub struct Handle {
-    stop: watch::Sender<Stop>,
+    stop: StopSwitch,
     wakes: Vec<Wake>,
     log: Option<LogSender>,
 }
@@ -132,19 +129,13 @@ impl Handle {
     /// Refuses new connections, lets answers in progress finish within the drain timeout, then
     /// makes [`Server::run`] return.
     pub fn stop(&self) {
-        self.stop.send_if_modified(|stop| {
-            let begins = *stop == Stop::No;
-            if begins {
-                *stop = Stop::Drain;
-            }
-            begins
-        });
+        self.stop.advance(Stop::Drain);
         self.wakes.iter().for_each(Wake::wake);
     }
 
     /// Ends every connection and makes [`Server::run`] return.
     pub fn stop_now(&self) {
-        self.stop.send_replace(Stop::Now);
+        self.stop.advance(Stop::Now);
         self.wakes.iter().for_each(Wake::wake);
     }
 
@@ -163,10 +154,7 @@ impl Server {
     /// [`ServeError`] names the setting, the reason and the remedy.
     pub fn bind(config: Config) -> Result<Self, ServeError> {
         let open_files = raise_open_files();
-        let workers = match config.workers {
-            0 => thread::available_parallelism().map_or(1, usize::from),
-            n => n,
-        };
+        let workers = worker_threads(config.workers);
         let listen = config.listen.clone();
         let access_log = config.access_log.clone();
         let tree = Arc::new(Tree::new(Site::new(config)?)?);
@@ -178,7 +166,6 @@ impl Server {
                 ServeError::AccessLog { path, why }
             })?),
         };
-        let (stop, _) = watch::channel(Stop::No);
         let wakes = (0..workers)
             .map(|_| Wake::new())
             .collect::<io::Result<_>>()?;
@@ -188,7 +175,7 @@ impl Server {
             workers,
             open_files,
             log,
-            stop,
+            stop: StopSwitch::default(),
             wakes,
         })
     }
@@ -241,37 +228,22 @@ impl Server {
             log: None,
         };
         let threads = self.start(cached_files, &door, log.as_ref(), &handle)?;
-        let mut result = Ok(());
-        for thread in threads {
-            let ended = thread
-                .join()
-                .unwrap_or_else(|_| Err(io::Error::other("a thread panicked")));
-            result = result.and(ended);
-        }
+        let served = join_all(threads);
         drop(sockets);
         if let Some(writer) = writer {
             writer.finish(drain_timeout.min(LOG_PATIENCE));
         }
-        Ok(result?)
+        Ok(served?)
     }
 
     /// Connections that may be open at once.
     fn most_open(&self, cached_files: usize) -> usize {
-        let open_files = self.open_files;
-        let most = open_files
-            .saturating_sub(cached_files * self.workers + SPARE_FILES)
-            .max(1);
-        match self.tree.site.config.limits.connections {
-            0 => most,
-            asked => {
-                if asked > most {
-                    tracing::warn!(
-                        "{asked} connections were asked for, but {open_files} open files allow {most} (raise the limit on open files)"
-                    );
-                }
-                asked.min(most)
-            }
-        }
+        let budget = DescriptorBudget {
+            open_files: self.open_files,
+            reserved: cached_files * self.workers,
+            per_connection: 1,
+        };
+        budget.connections(self.tree.site.config.limits.connections)
     }
 
     fn start(
@@ -280,7 +252,7 @@ impl Server {
         door: &Arc<Door>,
         log: Option<&LogSender>,
         handle: &Handle,
-    ) -> io::Result<Vec<Thread>> {
+    ) -> io::Result<Vec<ServerThread>> {
         let mut acceptors: Vec<_> = self
             .listeners
             .into_iter()
@@ -337,28 +309,14 @@ impl Server {
     }
 }
 
-type Thread = thread::JoinHandle<io::Result<()>>;
-
-/// Starts a thread whose end, in whatever way, ends the server: one that accepts for a worker that
-/// is gone would look healthy and answer nobody.
+/// Starts a thread whose end, in whatever way, ends the server.
 fn spawn(
     name: String,
     handle: &Handle,
     body: impl FnOnce() -> io::Result<()> + Send + 'static,
-) -> io::Result<Thread> {
-    let alarm = Alarm(handle.clone());
-    thread::Builder::new().name(name).spawn(move || {
-        let _alarm = alarm;
-        body()
-    })
-}
-
-struct Alarm(Handle);
-
-impl Drop for Alarm {
-    fn drop(&mut self) {
-        self.0.stop();
-    }
+) -> io::Result<ServerThread> {
+    let handle = handle.clone();
+    spawn_essential(name, move || handle.stop(), body)
 }
 
 fn event_loop() -> io::Result<LocalRuntime> {
@@ -371,7 +329,7 @@ fn event_loop() -> io::Result<LocalRuntime> {
 async fn accept_all(
     acceptors: Vec<Acceptor>,
     mailboxes: Vec<Mailbox>,
-    stop: &watch::Sender<Stop>,
+    stop: &StopSwitch,
 ) -> io::Result<()> {
     let mut loops = tokio::task::JoinSet::new();
     for acceptor in acceptors {
