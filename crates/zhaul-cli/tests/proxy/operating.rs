@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
+use crate::support::running::ignoring;
 use crate::support::{
     PATIENCE, Proxy, Servers, ask, binary, configured, connect, eventually, has_program,
 };
@@ -309,10 +310,11 @@ fn what_it_was_started_to_ignore_stays_ignored() {
     let a = Servers::named("a");
     let to = a.address.to_string();
     for (name, signal) in [("HUP", Signal::HUP), ("INT", Signal::INT)] {
-        let script = format!("trap '' {name}; exec \"$@\"");
         let arguments = ["--listen", "127.0.0.1:0", "--to", &to];
         let dir = tempfile::tempdir().unwrap();
-        let mut proxy = Proxy::start(dir, &arguments, &["sh", "-c", &script, "sh"]).unwrap();
+        let wrapper = ignoring(name);
+        let wrapper = wrapper.each_ref().map(String::as_str);
+        let mut proxy = Proxy::start(dir, &arguments, &wrapper).unwrap();
         for _ in 0..2 {
             proxy.signal(signal);
             assert!(

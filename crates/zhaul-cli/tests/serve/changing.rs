@@ -55,7 +55,7 @@ fn a_file_truncated_while_it_is_sent_ends_short_and_is_named() {
         if mode != "immutable" {
             assert_same(&received, &pattern(LARGE)[..received.len()], mode);
         }
-        server.wait_for_warning(&["WARN", "cut-me.bin"]);
+        server.wait_for(&["WARN", "cut-me.bin"]);
         editor.join().unwrap();
         // Nobody else is harmed.
         server
@@ -90,7 +90,7 @@ fn an_edit_while_it_is_sent_ends_short() {
             first.len() + rest.len() < announced,
             "{mode}, {place}: a mixture of two versions was sent as whole"
         );
-        server.wait_for_warning(&["WARN", "edit-me.bin"]);
+        server.wait_for(&["WARN", "edit-me.bin"]);
     }
 }
 
@@ -418,5 +418,5 @@ fn an_editor_waits_for_a_leased_answer_or_cuts_it_short_soon() {
     assert!(received < announced);
     let foreign = first.iter().chain(&rest).position(|&byte| byte != b'A');
     assert_eq!(foreign, None, "an edit behind a lease reached the client");
-    server.wait_for_warning(&["WARN", "leased"]);
+    server.wait_for(&["WARN", "leased"]);
 }

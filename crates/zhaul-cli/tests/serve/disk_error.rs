@@ -116,7 +116,7 @@ fn a_disk_error_is_told_or_ends_the_connection() {
         for _ in 0..2 {
             server.connect().get(target).assert_status(500);
         }
-        server.wait_for_warning(&["ERROR", &target[1..]]);
+        server.wait_for(&["ERROR", &target[1..]]);
     }
     let mut cut = server.connect();
     cut.ask("GET", "/half", &[]);
@@ -132,7 +132,7 @@ fn a_disk_error_is_told_or_ends_the_connection() {
         body[..] == content[..body.len()],
         "what was sent is not what was in the file"
     );
-    server.wait_for_warning(&["ERROR", "half"]);
+    server.wait_for(&["ERROR", "half"]);
     // Others go on as before.
     client
         .get("/hot")

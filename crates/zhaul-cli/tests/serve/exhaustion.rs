@@ -45,7 +45,7 @@ fn without_descriptors_it_rests_and_then_serves_again() {
             used < Duration::from_millis(300),
             "{used:?} of CPU time for nothing"
         );
-        server.wait_for_warning(&["WARN", "cannot accept"]);
+        server.wait_for(&["WARN", "cannot accept"]);
 
         prlimit(Some(server.pid()), Resource::Nofile, before).unwrap();
         for client in &mut waiting {
@@ -193,7 +193,7 @@ fn listings_for_slow_clients_take_bounded_memory() {
     // The allocator keeps what rendering them took.
     let bound = 4 * MOST as u64;
     assert!(grown < bound, "{grown} bytes more for {listed} listings");
-    server.wait_for_warning(&["WARN", "listings"]);
+    server.wait_for(&["WARN", "listings"]);
     // The pages are smaller than what was reserved for each.
     while clients.len() < 2 * CLIENTS {
         let mut client = Client::tcp_with_little_room(server.address());

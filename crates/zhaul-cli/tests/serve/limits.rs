@@ -270,7 +270,7 @@ fn connections_beyond_the_limit_are_refused_and_told() {
         assert_eq!(answer.field("Retry-After"), Some("1"));
         refused.assert_ended();
         drop(refused);
-        server.wait_for_warning(&["WARN", "refused a connection"]);
+        server.wait_for(&["WARN", "refused a connection"]);
         eventually("a line in the access log", || {
             std::fs::read_to_string(&log)
                 .unwrap_or_default()

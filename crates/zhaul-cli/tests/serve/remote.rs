@@ -133,7 +133,7 @@ fn a_dead_file_system_is_answered_503_and_holds_nobody_else_up() {
     for client in &mut waiting {
         client.answer().assert_status(503);
     }
-    server.wait_for_warning(&["ERROR", "did not answer in time"]);
+    server.wait_for(&["ERROR", "did not answer in time"]);
     assert_prompt(&server);
     far.resume();
     eventually("an answer", || server.connect().get("/far/7").status == 200);
@@ -275,7 +275,7 @@ fn a_remote_file_that_changes_while_it_is_sent_is_cut_short() {
             received[..] == old[..received.len()],
             "bytes of another version"
         );
-        server.wait_for_warning(&["WARN", "large", "changed"]);
+        server.wait_for(&["WARN", "large", "changed"]);
         far.write("large", &old);
     }
 }

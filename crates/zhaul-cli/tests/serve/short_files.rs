@@ -40,7 +40,7 @@ fn a_file_that_ends_before_its_stated_size_ends_the_connection_there() {
             // It may overtake bytes as well, but nothing is added.
             assert!(expected.starts_with(&body), "{what}: {} bytes", body.len());
         }
-        server.wait_for_warning(&["WARN", "big"]);
+        server.wait_for(&["WARN", "big"]);
         let before = cpu_time(server.pid());
         std::thread::sleep(Duration::from_secs(1));
         let used = cpu_time(server.pid()) - before;

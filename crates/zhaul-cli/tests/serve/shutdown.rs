@@ -1,7 +1,8 @@
 //! SIGTERM: in-flight answers finish, new connections are refused, the exit is clean and in time.
 
-use std::fs::OpenOptions;
+use std::fs::File;
 use std::net::TcpStream;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
@@ -9,6 +10,7 @@ use rustix::process::Signal;
 
 use crate::support::client::End;
 use crate::support::http::assert_same;
+use crate::support::running::ignoring;
 use crate::support::{Client, Files, Serve, Server, eventually, pattern};
 
 const LARGE: usize = 48 << 20;
@@ -117,17 +119,18 @@ fn what_comes_behind_the_last_answer_does_not_destroy_it() {
     }
 }
 
+/// A FIFO that nobody reads, and what holds it open for both, so that neither side waits for the other.
+fn unread_fifo(files: &Files) -> (PathBuf, File) {
+    let fifo = files.outside().join("fifo");
+    mknodat(CWD, &fifo, FileType::Fifo, Mode::from_raw_mode(0o644), 0).unwrap();
+    let held = File::options().read(true).write(true).open(&fifo);
+    (fifo, held.unwrap())
+}
+
 #[test]
 fn a_log_that_nobody_reads_does_not_hold_it_up_for_long() {
     let files = Files::with(&[("a", b"a")]);
-    let fifo = files.outside().join("fifo");
-    mknodat(CWD, &fifo, FileType::Fifo, Mode::from_raw_mode(0o644), 0).unwrap();
-    // Opened for both, so that neither side waits for the other; nobody reads.
-    let _held = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(&fifo)
-        .unwrap();
+    let (fifo, _held) = unread_fifo(&files);
     let mut server = Serve::new(files.root())
         .args(["--drain-timeout", "2", "--log-format", "json"])
         .args(["--access-log".as_ref(), fifo.as_os_str()])
@@ -142,7 +145,7 @@ fn a_log_that_nobody_reads_does_not_hold_it_up_for_long() {
     let status = server.wait(2 * SOON);
     let status = status.expect("lines that cannot be written are given up");
     assert_eq!(status.code(), Some(0));
-    server.wait_for_warning(&["access log"]);
+    server.wait_for(&["access log"]);
 }
 
 #[test]
@@ -207,12 +210,6 @@ fn a_client_that_has_not_asked_yet_does_not_hold_it_up_for_long() {
     silent.assert_ended();
 }
 
-/// Replaces itself by a command that ignores these signals, as nohup and background shells do.
-fn ignoring(signals: &str) -> [String; 4] {
-    let script = format!("trap '' {signals}; exec \"$@\"");
-    ["sh", "-c", &script, "sh"].map(str::to_owned)
-}
-
 #[test]
 fn what_it_was_started_to_ignore_stays_ignored() {
     let files = Files::with(&[("a", b"a")]);
@@ -249,13 +246,7 @@ fn hanging_up_does_not_mean_to_stop() {
 #[test]
 fn a_second_signal_does_not_wait_for_a_log_that_nobody_reads() {
     let files = Files::with(&[("a", b"a")]);
-    let fifo = files.outside().join("fifo");
-    mknodat(CWD, &fifo, FileType::Fifo, Mode::from_raw_mode(0o644), 0).unwrap();
-    let _held = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(&fifo)
-        .unwrap();
+    let (fifo, _held) = unread_fifo(&files);
     let mut server = Serve::new(files.root())
         .args(["--access-log".as_ref(), fifo.as_os_str()])
         .start();

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::net::TcpListener;
 
 use crate::support::files::set_mode;
-use crate::support::server::{Refusal, binary};
+use crate::support::running::{Refusal, binary};
 use crate::support::{Client, Files, Serve, Server, has_program, is_root, skip};
 
 /// `zhaul: what: why (what to do)`, and nothing else.
@@ -367,7 +367,7 @@ fn a_name_of_which_one_address_cannot_be_had_is_listened_on_at_the_others() {
         Ok(server) => {
             assert_eq!(server.urls().len(), 1);
             server.connect().get("/a").assert_status(200);
-            server.wait_for_warning(&["198.51.100.1"]);
+            server.wait_for(&["198.51.100.1"]);
         }
         Err(refusal) if refusal.stderr.contains("unshare") || refusal.stderr.contains("mount") => {
             skip!(name, "no mount namespace: {}", refusal.stderr);

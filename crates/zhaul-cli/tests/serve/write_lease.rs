@@ -107,7 +107,7 @@ fn a_writer_that_does_not_let_go_makes_it_503_and_not_an_error_of_the_disk() {
         let took = began.elapsed();
         assert!(took < Duration::from_secs(5), "{took:?} for a 503");
         server.connect().get("/a").assert_status(200);
-        server.wait_for_warning(&["WARN", "written", "lease"]);
+        server.wait_for(&["WARN", "written", "lease"]);
         drop(holder);
         eventually("the file after the writer is gone", || {
             server.connect().get("/written").status == 200

@@ -7,9 +7,12 @@
 )]
 pub(crate) mod process;
 pub(crate) mod proxy;
+#[path = "../../serve/support/running.rs"]
+pub(crate) mod running;
 pub(crate) mod servers;
 
-pub(crate) use proxy::{Proxy, binary, configured, simple, try_configured};
+pub(crate) use proxy::{Proxy, configured, simple, try_configured};
+pub(crate) use running::binary;
 pub(crate) use servers::{Servers, answer_lines, echo};
 
 use std::io::{self, Read, Write};

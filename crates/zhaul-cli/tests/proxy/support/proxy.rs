@@ -1,37 +1,37 @@
-//! The proxy under test as a child process: started, watched, and ended by its process id.
+//! The proxy under test as a child process.
 
 use std::ffi::OsString;
-use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::ops::{Deref, DerefMut};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::running::{Refusal, Running, binary};
 use super::{PATIENCE, connect, eventually};
-
-/// The program under test. Copies of these tests that run elsewhere are told where it is.
-pub(crate) fn binary() -> OsString {
-    std::env::var_os("ZHAUL_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_zhaul").into())
-}
 
 /// A running proxy with a directory of its own. Dropping it ends it.
 pub(crate) struct Proxy {
-    child: Child,
+    running: Running,
     dir: TempDir,
-    stderr: Arc<Mutex<String>>,
 }
 
-/// A proxy that did not start.
-#[derive(Debug)]
-pub(crate) struct Refusal {
-    pub(crate) status: ExitStatus,
-    pub(crate) stderr: String,
+impl Deref for Proxy {
+    type Target = Running;
+
+    fn deref(&self) -> &Running {
+        &self.running
+    }
+}
+
+impl DerefMut for Proxy {
+    fn deref_mut(&mut self) -> &mut Running {
+        &mut self.running
+    }
 }
 
 /// A proxy without a configuration file in front of these servers, with a log.
@@ -84,41 +84,16 @@ impl Proxy {
     ) -> Result<Self, Refusal> {
         let binary = binary();
         let mut words = wrapper.iter().map(OsString::from).chain([binary]);
-        let mut child = Command::new(words.next().unwrap())
+        let mut command = Command::new(words.next().unwrap());
+        command
             .args(words)
             .arg("proxy")
             .args(arguments)
             .env_remove("ZHAUL_LOG")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let stderr = Arc::new(Mutex::new(String::new()));
-        let theirs = Arc::clone(&stderr);
-        let pipe = child.stderr.take().unwrap();
-        let reader = std::thread::spawn(move || {
-            for line in BufReader::new(pipe).lines() {
-                let line = line.unwrap_or_default();
-                theirs.lock().unwrap().push_str(&format!("{line}\n"));
-            }
-        });
-        let mut proxy = Self { child, dir, stderr };
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some(status) = proxy.child.try_wait().unwrap() {
-                reader.join().unwrap();
-                return Err(Refusal {
-                    status,
-                    stderr: proxy.stderr(),
-                });
-            }
-            if proxy.stderr().contains("zhaul: listener ") {
-                return Ok(proxy);
-            }
-            assert!(Instant::now() < deadline, "neither listens nor ends");
-            std::thread::sleep(Duration::from_millis(2));
-        }
+            .stdout(Stdio::null());
+        let listens = |stderr: &str| stderr.contains("zhaul: listener ").then_some(());
+        let (running, ()) = Running::start(&mut command, |_| false).until(listens)?;
+        Ok(Self { running, dir })
     }
 
     pub(crate) fn dir(&self) -> &Path {
@@ -141,31 +116,6 @@ impl Proxy {
 
     pub(crate) fn connect(&self) -> std::net::TcpStream {
         connect(self.address())
-    }
-
-    pub(crate) fn pid(&self) -> Pid {
-        Pid::from_raw(self.child.id().cast_signed()).unwrap()
-    }
-
-    pub(crate) fn signal(&self, signal: Signal) {
-        kill_process(self.pid(), signal).unwrap();
-    }
-
-    /// What it has said on stderr so far.
-    pub(crate) fn stderr(&self) -> String {
-        self.stderr.lock().unwrap().clone()
-    }
-
-    /// Waits until it has said something with all of `words` in one line.
-    pub(crate) fn wait_for(&self, words: &[&str]) {
-        eventually(
-            &format!("a line with {words:?} in {}", self.stderr()),
-            || {
-                let stderr = self.stderr();
-                let mut lines = stderr.lines();
-                lines.any(|line| words.iter().all(|word| line.contains(word)))
-            },
-        );
     }
 
     /// Writes another configuration and has it read.
@@ -200,41 +150,5 @@ impl Proxy {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         answer
-    }
-
-    /// How it ended, if it does so within `bound`.
-    pub(crate) fn wait(&mut self, bound: Duration) -> Option<ExitStatus> {
-        let deadline = Instant::now() + bound;
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return Some(status);
-            }
-            if Instant::now() >= deadline {
-                return None;
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        // Not reaped yet, so that the process id is still ours.
-        if let Ok(None) = self.child.try_wait() {
-            let _ = kill_process(self.pid(), Signal::TERM);
-            // A second one says: at once.
-            let _ = kill_process(self.pid(), Signal::TERM);
-            if self.wait(Duration::from_secs(2)).is_none() {
-                let _ = self.child.kill();
-                let _ = self.child.wait();
-            }
-        }
-        let stderr = self.stderr();
-        if std::thread::panicking() {
-            eprintln!("stderr of the proxy:\n{stderr}");
-        } else {
-            let defect = stderr.contains("panicked") || stderr.contains("a defect");
-            assert!(!defect, "a thread of the proxy panicked:\n{stderr}");
-        }
     }
 }

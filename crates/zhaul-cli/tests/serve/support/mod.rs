@@ -6,6 +6,7 @@ pub(crate) mod files;
 pub(crate) mod fuse;
 pub(crate) mod http;
 pub(crate) mod process;
+pub(crate) mod running;
 pub(crate) mod server;
 
 pub(crate) use client::Client;

@@ -1,17 +1,13 @@
-//! The server under test as a child process: started, watched, and ended by its process id.
+//! The server under test as a child process.
 
 use std::ffi::OsString;
-use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
 
-use rustix::process::{Pid, Signal, kill_process};
-
-use super::{Client, PATIENCE, eventually};
+use super::Client;
+use super::running::{Refusal, Running, binary};
 
 /// A server that is to be started.
 pub(crate) struct Serve {
@@ -24,24 +20,24 @@ pub(crate) struct Serve {
     hangs_up: bool,
 }
 
-/// The program under test. Copies of these tests that run elsewhere are told where it is.
-pub(crate) fn binary() -> OsString {
-    std::env::var_os("ZHAUL_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_zhaul").into())
-}
-
 /// A running server. Dropping it ends it.
 pub(crate) struct Server {
-    child: Child,
+    running: Running,
     urls: Vec<String>,
-    stderr: Arc<Mutex<String>>,
-    reader: Option<JoinHandle<()>>,
 }
 
-/// A server that did not start.
-#[derive(Debug)]
-pub(crate) struct Refusal {
-    pub(crate) status: ExitStatus,
-    pub(crate) stderr: String,
+impl Deref for Server {
+    type Target = Running;
+
+    fn deref(&self) -> &Running {
+        &self.running
+    }
+}
+
+impl DerefMut for Server {
+    fn deref_mut(&mut self) -> &mut Running {
+        &mut self.running
+    }
 }
 
 impl Serve {
@@ -100,56 +96,12 @@ impl Serve {
             Some(path) => std::fs::File::create(path).unwrap().into(),
             None => Stdio::null(),
         };
-        command
-            .stdin(Stdio::null())
-            .stdout(stdout)
-            .stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let stderr = Arc::new(Mutex::new(String::new()));
-        let pipe = child.stderr.take().unwrap();
-        let theirs = Arc::clone(&stderr);
-        let enough = self.hangs_up.then_some(self.announcements);
-        let reader = std::thread::spawn(move || {
-            let mut lines = BufReader::new(pipe);
-            let mut line = Vec::new();
-            while lines.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
-                theirs
-                    .lock()
-                    .unwrap()
-                    .push_str(&String::from_utf8_lossy(&line));
-                line.clear();
-                let said = announced(&theirs.lock().unwrap()).len();
-                if enough.is_some_and(|enough| said >= enough) {
-                    break;
-                }
-            }
-        });
-        let mut server = Server {
-            child,
-            urls: Vec::new(),
-            stderr,
-            reader: Some(reader),
-        };
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            server.urls = announced(&server.stderr());
-            if server.urls.len() >= self.announcements {
-                return Ok(server);
-            }
-            if let Some(status) = server.child.try_wait().unwrap() {
-                server.reader.take().unwrap().join().unwrap();
-                return Err(Refusal {
-                    status,
-                    stderr: server.stderr(),
-                });
-            }
-            assert!(
-                Instant::now() < deadline,
-                "neither listens nor ends: {}",
-                server.stderr()
-            );
-            std::thread::sleep(Duration::from_millis(2));
-        }
+        command.stdout(stdout);
+        let (hangs_up, announcements) = (self.hangs_up, self.announcements);
+        let is_enough = move |said: &str| hangs_up && announced(said).len() >= announcements;
+        let listens = |said: &str| Some(announced(said)).filter(|urls| urls.len() >= announcements);
+        let (running, urls) = Running::start(&mut command, is_enough).until(listens)?;
+        Ok(Server { running, urls })
     }
 
     fn command(&self) -> Command {
@@ -198,65 +150,5 @@ impl Server {
         let mut addresses =
             urls.filter_map(|url| url.strip_prefix("http://")?.strip_suffix('/')?.parse().ok());
         addresses.next().expect("it listens on TCP")
-    }
-
-    pub(crate) fn pid(&self) -> Pid {
-        Pid::from_raw(self.child.id().cast_signed()).unwrap()
-    }
-
-    pub(crate) fn signal(&self, signal: Signal) {
-        kill_process(self.pid(), signal).unwrap();
-    }
-
-    /// What it has said on stderr so far.
-    pub(crate) fn stderr(&self) -> String {
-        self.stderr.lock().unwrap().clone()
-    }
-
-    /// Waits for a line on stderr that contains all of `words`.
-    pub(crate) fn wait_for_warning(&self, words: &[&str]) {
-        eventually(&format!("a line on stderr with {words:?}"), || {
-            self.stderr()
-                .lines()
-                .any(|line| words.iter().all(|word| line.contains(word)))
-        });
-    }
-
-    /// How it ended, if it does so within `bound`.
-    pub(crate) fn wait(&mut self, bound: Duration) -> Option<ExitStatus> {
-        let deadline = Instant::now() + bound;
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return Some(status);
-            }
-            if Instant::now() >= deadline {
-                return None;
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // Not reaped yet, so that the process id is still ours.
-        if let Ok(None) = self.child.try_wait() {
-            let _ = kill_process(self.pid(), Signal::TERM);
-            // A second one says: at once.
-            let _ = kill_process(self.pid(), Signal::TERM);
-            if self.wait(Duration::from_secs(2)).is_none() {
-                let _ = self.child.kill();
-                let _ = self.child.wait();
-            }
-        }
-        if std::thread::panicking() {
-            eprintln!("stderr of the server:\n{}", self.stderr());
-        } else {
-            let stderr = self.stderr();
-            assert!(
-                !stderr.contains("panicked"),
-                "a thread of the server panicked:\n{stderr}"
-            );
-        }
     }
 }
