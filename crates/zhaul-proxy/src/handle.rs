@@ -17,7 +17,7 @@ pub struct Handle(pub(crate) Arc<Shared>);
 
 impl Handle {
     /// Refuses new connections, lets sessions end within the time to drain, then makes
-    /// [`Proxy::run`] return.
+    /// [`Proxy::run`](crate::Proxy::run) return.
     pub fn stop(&self) {
         if self.0.stop.advance(Stop::Drain) {
             // Not after a reload, which may be looking up names for a long time.
@@ -30,7 +30,7 @@ impl Handle {
         }
     }
 
-    /// Ends every session and makes [`Proxy::run`] return.
+    /// Ends every session and makes [`Proxy::run`](crate::Proxy::run) return.
     pub fn stop_now(&self) {
         self.stop();
         if self.0.stop.advance(Stop::Now) {
