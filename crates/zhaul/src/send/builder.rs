@@ -107,6 +107,11 @@ impl<'a, K> SendBuilder<'a, K> {
         self.asking(|ask| ask.await_release = wanted)
     }
 
+    /// More is certain to be sent at once behind it: its last bytes may wait for that (`MSG_MORE`).
+    pub fn more_follows(self, certain: bool) -> Self {
+        self.asking(|ask| ask.more_follows = certain)
+    }
+
     /// Of something that is under way, budget and rate stay.
     fn asking(mut self, change: impl FnOnce(&mut Ask)) -> Self {
         let mut ask = *self.state.machine.ask();
