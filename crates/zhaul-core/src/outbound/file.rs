@@ -12,7 +12,7 @@ use crate::transfer::{Stop, Transfer};
 use super::{Outbound, SegmentFacts, SegmentList};
 
 impl Outbound {
-    /// Makes the transfer of the file that [`OutboundStep::File`] named, to be driven and handed
+    /// Makes the transfer of the file that [`OutboundStep::File`](super::OutboundStep::File) named, to be driven and handed
     /// back to [`end_file`](Self::end_file). `None` if there can be none: then it is over.
     ///
     /// Of the wishes for this file, those about who else may write to it count

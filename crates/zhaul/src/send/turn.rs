@@ -28,7 +28,7 @@ pub struct TurnTerms<'a> {
 pub enum Advance {
     /// All of it is in the socket.
     Done(SendSummary),
-    /// The socket takes no more: another turn when it is writable. With [`Ask::await_release`] also when
+    /// The socket takes no more: another turn when it is writable. With [`Ask::await_release`](zhaul_core::Ask::await_release) also when
     /// all is in the socket, and memory is still read: another turn when something comes into its error
     /// queue (EPOLLERR).
     Blocked,
