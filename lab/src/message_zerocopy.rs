@@ -1,6 +1,7 @@
 //! `send(2)` with MSG_ZEROCOPY: what the completion says on each kind of way, and whether it is
 //! true.
 
+use std::io::Write as _;
 use std::net::TcpStream;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -8,12 +9,13 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use zhaul::Pool;
 use zhaul_sys::msg_zerocopy::Sender;
 
 use crate::data::{PAYLOAD_BYTES, assert_same, collect, payload};
 use crate::meter::{assert_copies, copied_by, per_byte};
 use crate::packets::{HEADERS_BYTES, Seen, watch};
-use crate::wire::{Device, loopback, roomy_connection};
+use crate::wire::{Device, datagram_ends, loopback, roomy_connection};
 
 crate::tests![
     over_a_wire_nothing_is_copied_into_the_socket,
@@ -21,6 +23,9 @@ crate::tests![
     a_packet_for_a_device_that_cannot_gather_is_completed_as_copied,
     what_is_cut_for_a_device_that_cannot_gather_is_copied_whatever_the_completion_says,
     over_loopback_the_pages_are_copied_and_the_completion_says_so,
+    without_the_flag_each_byte_is_copied_once,
+    datagrams_over_a_wire_are_not_copied_with_the_flag_and_once_without,
+    recycled_buffers_are_overwritten_at_once_and_what_arrives_over_a_wire_is_unchanged,
 ];
 
 /// What the completions of many sends said.
@@ -73,7 +78,7 @@ fn send_in_place(near: &TcpStream, bytes: &'static [u8], call_bytes: usize) -> C
 }
 
 /// Waits for room or for something in the error queue, which poll(2) always reports.
-fn wait(near: &TcpStream, flags: PollFlags) {
+fn wait(near: &impl AsFd, flags: PollFlags) {
     let timeout = Timespec {
         tv_sec: 0,
         tv_nsec: 20_000_000,
@@ -124,6 +129,106 @@ fn nothing_is_copied_over(device: Device) {
     assert_same(&received.join().unwrap(), bytes);
     assert_copies(copied, PAYLOAD_BYTES, per_byte(0.0, 0.0, 0.0));
     assert_eq!(copied.unsized_buffers, 0);
+}
+
+fn without_the_flag_each_byte_is_copied_once() {
+    for device in Device::gathering() {
+        let bytes = payload(PAYLOAD_BYTES);
+        let (mut near, far) = roomy_connection(device);
+        let received = collect(far);
+        let (copied, ()) = copied_by(|| {
+            let mut calls = bytes.chunks(CHUNK_BYTES);
+            calls.try_for_each(|chunk| near.write_all(chunk)).unwrap();
+        });
+        drop(near);
+        assert_same(&received.join().unwrap(), &bytes);
+        assert_copies(copied, PAYLOAD_BYTES, per_byte(0.0, 1.0, 0.0));
+    }
+}
+
+fn datagrams_over_a_wire_are_not_copied_with_the_flag_and_once_without() {
+    for device in Device::gathering() {
+        let bytes: &'static [u8] = payload(DATAGRAMS * DATAGRAM_BYTES).leak();
+        let (near, far) = datagram_ends(device);
+        for is_by_reference in [true, false] {
+            let mut sender = is_by_reference.then(|| Sender::new(near.as_fd()).unwrap());
+            let (copied, ()) = copied_by(|| {
+                for datagram in bytes.chunks(DATAGRAM_BYTES) {
+                    let sent = match &mut sender {
+                        Some(sender) => {
+                            let sent = sender.send(&[Bytes::from_static(datagram)], false);
+                            sent.unwrap().bytes
+                        }
+                        None => near.send(datagram).unwrap(),
+                    };
+                    assert_eq!(sent, DATAGRAM_BYTES);
+                }
+            });
+            let mut received = vec![0; DATAGRAM_BYTES];
+            for datagram in bytes.chunks(DATAGRAM_BYTES) {
+                assert_eq!(far.recv(&mut received).unwrap(), DATAGRAM_BYTES);
+                assert_same(&received, datagram);
+            }
+            let once = if is_by_reference { 0.0 } else { 1.0 };
+            assert_copies(copied, bytes.len(), per_byte(0.0, once, 0.0));
+            if let Some(mut sender) = sender {
+                let mut completed = Completed::default();
+                while sender.pending() > 0 {
+                    wait(&near, PollFlags::empty());
+                    completed.add(&mut sender);
+                }
+                assert_eq!((completed.calls as usize, completed.copied), (DATAGRAMS, 0));
+            }
+        }
+    }
+}
+
+/// One Ethernet frame, and few enough for any receive buffer.
+const DATAGRAM_BYTES: usize = 1400;
+const DATAGRAMS: usize = 40;
+
+/// Over a device the pages of a packet are read until it has left, and again when it has to be sent
+/// again.
+fn recycled_buffers_are_overwritten_at_once_and_what_arrives_over_a_wire_is_unchanged() {
+    for device in Device::ALL {
+        let pool = Pool::new(CHUNK_BYTES, 24).unwrap();
+        let (near, far) = roomy_connection(device);
+        let received = collect(far);
+        let mut sender = Sender::new(near.as_fd()).unwrap();
+        let bytes = payload(PAYLOAD_BYTES);
+        for chunk in bytes.chunks(CHUNK_BYTES) {
+            let mut buffer = loop {
+                sender.reap().unwrap();
+                // What came back is overwritten at once, all of it.
+                let mut free: Vec<_> = std::iter::from_fn(|| pool.allocate()).collect();
+                free.iter_mut().for_each(|buffer| buffer.fill(0xee));
+                match free.pop() {
+                    Some(buffer) => break buffer,
+                    None => wait(&near, PollFlags::empty()),
+                }
+            };
+            buffer[..chunk.len()].copy_from_slice(chunk);
+            let mut left = Bytes::from(buffer.freeze(chunk.len()));
+            while !left.is_empty() {
+                match sender.send(&[left.clone()], false) {
+                    Ok(sent) => left = left.slice(sent.bytes..),
+                    Err(error) => {
+                        assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock, "{error}");
+                        wait(&near, PollFlags::OUT);
+                    }
+                }
+                sender.reap().unwrap();
+            }
+        }
+        drop(sender);
+        drop(near);
+        assert_same(&received.join().unwrap(), &bytes);
+        let began = Instant::now();
+        while pool.usage().in_use > 0 {
+            assert!(began.elapsed() < Duration::from_secs(60), "{device:?}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
 }
 
 /// Each call waits for the one before, with which it would share a packet and a completion; so each

@@ -112,6 +112,16 @@ fn listener(device: Device) -> TcpListener {
     within("far", || TcpListener::bind(device.far_address()).unwrap())
 }
 
+/// Two datagram sockets with a pair of devices between them; that in `near` is connected.
+pub(crate) fn datagram_ends(device: Device) -> (UdpSocket, UdpSocket) {
+    let far = within("far", || UdpSocket::bind(device.far_address()).unwrap());
+    far.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let address = far.local_addr().unwrap();
+    let near = within("near", || UdpSocket::bind("0.0.0.0:0").unwrap());
+    near.connect(address).unwrap();
+    (near, far)
+}
+
 fn connect_to(listener: &TcpListener) -> (TcpStream, TcpStream) {
     let address = listener.local_addr().unwrap();
     let near = within("near", || connect(address));

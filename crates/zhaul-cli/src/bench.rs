@@ -30,8 +30,9 @@ Examples:
   zhaul bench --compare before.json after.json
   zhaul bench --calibrate                       # the planner then uses this host's thresholds
 
-Routes: read+write, mmap+write, splice, sendfile, copy_file_range.
-Paths: file-tcp, file-file, tcp-tcp (a relay), tcp-file, pipe-tcp.
+Routes: read+write, mmap+write, splice, sendfile, copy_file_range; from memory send,
+  send-zerocopy (MSG_ZEROCOPY).
+Paths: file-tcp, file-file, tcp-tcp (a relay), tcp-file, pipe-tcp, memory-tcp, memory-udp.
 
 Ctrl-C ends the run, shows what there is, and writes it to the files asked for, marked as
 interrupted; the exit code is then 130. A second Ctrl-C ends it at once.";
@@ -41,7 +42,7 @@ interrupted; the exit code is then 130. A second Ctrl-C ends it at once.";
 pub(crate) struct Arguments {
     /// The routes to measure; all without this
     #[arg(value_name = "ROUTE", value_parser = route)]
-    routes: Vec<bench::Route>,
+    routes: Vec<bench::Way>,
 
     /// A path to measure, such as file-tcp; repeatable, all without this
     #[arg(long, value_name = "PATH", value_parser = path, value_delimiter = ',')]
@@ -234,11 +235,10 @@ fn explain(error: &BenchError, interrupt: &Interrupt) -> Failure {
     }
 }
 
-fn route(name: &str) -> Result<bench::Route, String> {
-    let routes = bench::Route::BY_COST;
-    let known = routes.into_iter().find(|route| route.name() == name);
+fn route(name: &str) -> Result<bench::Way, String> {
+    let known = bench::Way::ALL.into_iter().find(|way| way.name() == name);
     known.ok_or_else(|| {
-        let names: Vec<&str> = routes.iter().rev().map(|route| route.name()).collect();
+        let names = bench::Way::ALL.map(bench::Way::name);
         format!("there is no such route (there are {})", names.join(", "))
     })
 }
@@ -258,5 +258,7 @@ const fn path_name(path: Path) -> &'static str {
         Path::TcpToTcp => "tcp-tcp",
         Path::TcpToFile => "tcp-file",
         Path::PipeToTcp => "pipe-tcp",
+        Path::MemoryToTcp => "memory-tcp",
+        Path::MemoryToUdp => "memory-udp",
     }
 }

@@ -52,6 +52,7 @@ fn cell(path: Path, route: &str, contender: Contender, bytes: u64) -> Cell {
             copied_bytes: (route != "sendfile").then_some(2_000_000_000),
             sampled_copies_per_byte: Some(0.034),
             sampled_plus_minus: Some(0.01),
+            copied_after_all: None,
         }],
     }
 }

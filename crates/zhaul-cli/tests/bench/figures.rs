@@ -51,6 +51,15 @@ fn every_route_of_every_path_is_measured_by_both_contenders_and_verified() {
     ];
     let run = bench(&dir, &args).assert_success();
     let results = load(&dir.path().join("a.json"));
+    for path in [Path::MemoryToTcp, Path::MemoryToUdp] {
+        let both = BTreeSet::from(["send", "send-zerocopy"]);
+        assert_eq!(routes(&results, path, Contender::Floor), both);
+        let by_the_library = match path {
+            Path::MemoryToUdp => BTreeSet::from(["send-zerocopy"]),
+            _ => both,
+        };
+        assert_eq!(routes(&results, path, Contender::Zhaul), by_the_library);
+    }
     for (path, expected) in LANES {
         for contender in [Contender::Zhaul, Contender::Floor] {
             let expected: BTreeSet<&str> = expected.iter().copied().collect();
@@ -68,7 +77,10 @@ fn every_route_of_every_path_is_measured_by_both_contenders_and_verified() {
         );
         let to_tcp = !matches!(cell.path, Path::FileToFile | Path::TcpToFile);
         assert_eq!(sample.receiver.is_some(), to_tcp, "{cell:?}");
-        let from_stream = !matches!(cell.path, Path::FileToTcp | Path::FileToFile);
+        let from_stream = matches!(
+            cell.path,
+            Path::TcpToTcp | Path::TcpToFile | Path::PipeToTcp
+        );
         assert_eq!(sample.feeder.is_some(), from_stream, "{cell:?}");
     }
     assert!(!results.interrupted);

@@ -26,6 +26,7 @@ use super::results::{Contender, Path};
 use super::sample::Mode;
 use super::set::{Copying, Set, Take};
 use super::size;
+use super::way::Way;
 use crate::stats::Spread;
 
 use self::decide::ratio;
@@ -233,7 +234,7 @@ impl Trial {
     const fn take(&self, repeats: u64) -> Take {
         Take {
             path: PATH,
-            route: self.route,
+            route: Way::Route(self.route),
             contender: Contender::Zhaul,
             bytes: self.bytes,
             repeats,

@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use zhaul::Route;
-
 use super::Observer;
 use super::error::{BenchError, contender_name};
 use super::matrix::Lane;
@@ -13,12 +11,13 @@ use super::results::{Cell, Contender, Path, Skipped};
 use super::room::Room;
 use super::set::{Copying, Set, Take};
 use super::size;
+use super::way::Way;
 
 /// A cell, and what is needed to take samples of it.
 #[derive(Debug)]
 pub(super) struct Runner {
     pub(super) cell: Cell,
-    pub(super) route: Route,
+    pub(super) route: Way,
     /// Transfers of one timed sample.
     pub(super) repeats: u64,
     /// What one transfer takes, as far as is known.
@@ -134,7 +133,16 @@ impl Cells {
                     cells.skipped.push(skipped(&lane, Some(bytes), &why));
                     continue;
                 }
-                let pair = [Contender::Zhaul, Contender::Floor];
+                if from_memory(lane.path) && bytes > MEMORY_BYTES {
+                    cells.skipped.push(skipped(&lane, Some(bytes), MEMORY_WHY));
+                    continue;
+                }
+                let pair = [Contender::Zhaul, Contender::Floor].into_iter();
+                // For datagrams the library has the sender by reference only.
+                let pair = pair.filter(|&contender| {
+                    let lane = (lane.path, lane.route, contender);
+                    lane != (Path::MemoryToUdp, Way::Send, Contender::Zhaul)
+                });
                 let runners = pair.map(|contender| Runner::new(&lane, contender, bytes));
                 cells.runners.extend(runners);
             }
@@ -189,8 +197,9 @@ impl Cells {
         for path in paths {
             set.open(path)
                 .map_err(BenchError::io("cannot set up a connection"))?;
-            // From what costs most to what costs least, as the literature's tables go.
-            let routes = Route::BY_COST.into_iter().rev();
+            let routes = Way::ALL
+                .into_iter()
+                .filter(|way| way.is_from_memory() == from_memory(path));
             for route in routes.filter(|route| options.routes.contains(route)) {
                 match set.lane(path, route, bytes) {
                     Ok(Ok(lane)) => lanes.push(lane),
@@ -305,6 +314,10 @@ const MOST_REPEATS: u64 = 1 << 24;
 
 const PROFILED_BYTES: u64 = 16 << 20;
 
+/// The largest transfer from memory.
+const MEMORY_BYTES: u64 = 64 << 20;
+const MEMORY_WHY: &str = "nobody holds more in one piece: up to 64 MiB are sent from memory";
+
 fn skipped(lane: &Lane, bytes: Option<u64>, why: &str) -> Skipped {
     Skipped {
         path: lane.path,
@@ -316,6 +329,10 @@ fn skipped(lane: &Lane, bytes: Option<u64>, why: &str) -> Skipped {
 
 pub(super) const fn reads_file(path: Path) -> bool {
     matches!(path, Path::FileToTcp | Path::FileToFile)
+}
+
+pub(super) const fn from_memory(path: Path) -> bool {
+    matches!(path, Path::MemoryToTcp | Path::MemoryToUdp)
 }
 
 const fn writes_file(path: Path) -> bool {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use zhaul::Route;
 
 use super::results::{Cell, Contender, Counted, Found, Path, Profile};
+use super::way::Way;
 use crate::figure::Method;
 use crate::meter::{Copied, Meter, Reading, Wanted};
 use crate::perf::{CopyTime, Samples};
@@ -26,7 +27,7 @@ pub(super) struct Instruments {
 #[derive(Debug)]
 struct Profiled {
     path: Path,
-    route: Route,
+    route: Way,
     contender: Contender,
     size: u64,
     /// Moved by all transfers.
@@ -108,20 +109,32 @@ impl Instruments {
     }
 
     /// What was counted while `bytes` were moved on `route`.
-    pub(super) fn counted(&mut self, bytes: u64, route: Route, reading: &Reading) -> Counted {
+    pub(super) fn counted(
+        &mut self,
+        (bytes, way): (u64, Way),
+        reading: &Reading,
+        copied_after_all: Option<u64>,
+    ) -> Counted {
         // With events lost, or buffers of unknown size, the sum would be too low.
         let complete = |copied: &Copied| copied.lost == 0 && copied.unsized_buffers == 0;
         let exact = reading.copied.filter(complete);
         self.lost_copies |= reading.copied.is_some() && exact.is_none();
         let exact = exact.map(|copied| copied.to_user + copied.from_user + copied.within);
+        let at_the_call = if self.copies_are_exact {
+            exact
+        } else {
+            by_call(way, bytes)
+        };
+        let copied_bytes = match way {
+            // No routine that is counted, and no call's contract, has the copies made later.
+            Way::SendZeroCopy => at_the_call.zip(copied_after_all).map(|(a, b)| a + b),
+            _ => at_the_call,
+        };
         Counted {
             bytes,
             calls: reading.calls,
-            copied_bytes: if self.copies_are_exact {
-                exact
-            } else {
-                by_call(route, bytes)
-            },
+            copied_bytes,
+            copied_after_all,
             ..Counted::default()
         }
     }
@@ -129,7 +142,7 @@ impl Instruments {
     /// The profile of a cell whose transfers moved `moved` bytes in all.
     pub(super) fn profile(
         &mut self,
-        (cell, route): (&Cell, Route),
+        (cell, route): (&Cell, Way),
         moved: u64,
         samples: Samples,
     ) -> Profile {
@@ -188,7 +201,7 @@ impl Instruments {
         let floor = |route| {
             self.profiled.iter().find(|other| {
                 (other.path, other.size) == (profiled.path, profiled.size)
-                    && (other.contender, other.route) == (Contender::Floor, route)
+                    && (other.contender, other.route) == (Contender::Floor, Way::Route(route))
             })
         };
         let reading = floor(Route::ReadWrite)?;
@@ -281,11 +294,13 @@ const TOP_FUNCTIONS: usize = 12;
 /// Bytes copied by the contract of the calls that moved `bytes`: `read(2)` copies what it returns
 /// to the caller's memory, `write(2)` and `send(2)` copy what they accept from there. The other
 /// calls promise nothing of the kind.
-const fn by_call(route: Route, bytes: u64) -> Option<u64> {
-    match route {
-        Route::ReadWrite => Some(2 * bytes),
-        Route::MmapWrite => Some(bytes),
-        _ => None,
+const fn by_call(way: Way, bytes: u64) -> Option<u64> {
+    match way {
+        Way::Route(Route::ReadWrite) => Some(2 * bytes),
+        Way::Route(Route::MmapWrite) | Way::Send => Some(bytes),
+        // Nothing at the call; what the kernel copies later its completions tell.
+        Way::SendZeroCopy => Some(0),
+        Way::Route(_) => None,
     }
 }
 
@@ -295,10 +310,11 @@ mod tests {
 
     #[test]
     fn what_no_call_promises_is_missing_and_not_zero() {
-        assert_eq!(by_call(Route::ReadWrite, 10), Some(20));
-        assert_eq!(by_call(Route::MmapWrite, 10), Some(10));
+        assert_eq!(by_call(Way::Route(Route::ReadWrite), 10), Some(20));
+        assert_eq!(by_call(Way::Route(Route::MmapWrite), 10), Some(10));
+        assert_eq!(by_call(Way::Send, 10), Some(10));
         for route in [Route::Sendfile, Route::Splice, Route::CopyFileRange] {
-            assert_eq!(by_call(route, 10), None);
+            assert_eq!(by_call(Way::Route(route), 10), None);
         }
     }
 

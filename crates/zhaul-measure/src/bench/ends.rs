@@ -1,11 +1,12 @@
 //! Both ends of a path: what the mover reads from and writes to, and the far ends of both.
 
 use std::io;
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path as FsPath;
 use std::time::Duration;
 
+use super::datagrams::ACKNOWLEDGED;
 use super::files::SinkFile;
 use super::results::Path;
 
@@ -21,6 +22,8 @@ pub(super) struct Ends {
 pub(super) enum Source {
     /// A file, which differs between sizes and is kept elsewhere.
     File,
+    /// The same of memory.
+    Memory,
     Tcp {
         mover: TcpStream,
         far: TcpStream,
@@ -36,12 +39,14 @@ pub(super) enum Source {
 pub(super) enum Sink {
     File(SinkFile),
     Tcp { mover: TcpStream, far: TcpStream },
+    Udp { mover: UdpSocket, far: UdpSocket },
 }
 
 impl Ends {
     pub(super) fn open(path: Path, dir: &FsPath) -> io::Result<Self> {
         let source = match path {
             Path::FileToTcp | Path::FileToFile => Source::File,
+            Path::MemoryToTcp | Path::MemoryToUdp => Source::Memory,
             Path::TcpToTcp | Path::TcpToFile => {
                 let (far, mover) = tcp_pair()?;
                 Source::Tcp { mover, far }
@@ -54,10 +59,16 @@ impl Ends {
         };
         let sink = match path {
             Path::FileToFile | Path::TcpToFile => Sink::File(SinkFile::create(dir)?),
-            Path::FileToTcp | Path::TcpToTcp | Path::PipeToTcp => {
+            Path::FileToTcp | Path::TcpToTcp | Path::PipeToTcp | Path::MemoryToTcp => {
                 let (mover, far) = tcp_pair()?;
                 far.set_read_timeout(Some(SILENCE))?;
                 Sink::Tcp { mover, far }
+            }
+            Path::MemoryToUdp => {
+                let (mover, far) = udp_pair()?;
+                mover.set_read_timeout(Some(SILENCE))?;
+                far.set_read_timeout(Some(SILENCE))?;
+                Sink::Udp { mover, far }
             }
         };
         Ok(Self { source, sink })
@@ -76,7 +87,7 @@ impl Source {
     /// The mover's end of a stream.
     pub(super) fn stream(&self) -> Option<BorrowedFd<'_>> {
         match self {
-            Self::File => None,
+            Self::File | Self::Memory => None,
             Self::Tcp { mover, .. } => Some(mover.as_fd()),
             Self::Pipe { mover, .. } => Some(mover.as_fd()),
         }
@@ -85,7 +96,7 @@ impl Source {
     /// The feeder's end.
     pub(super) fn far(&self) -> Option<BorrowedFd<'_>> {
         match self {
-            Self::File => None,
+            Self::File | Self::Memory => None,
             Self::Tcp { far, .. } => Some(far.as_fd()),
             Self::Pipe { far, .. } => Some(far.as_fd()),
         }
@@ -98,12 +109,39 @@ impl Sink {
         match self {
             Self::File(file) => file.file().as_fd(),
             Self::Tcp { mover, .. } => mover.as_fd(),
+            Self::Udp { mover, .. } => mover.as_fd(),
+        }
+    }
+
+    /// The receiver's end.
+    pub(super) fn far(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::File(_) => None,
+            Self::Tcp { far, .. } => Some(far.as_fd()),
+            Self::Udp { far, .. } => Some(far.as_fd()),
+        }
+    }
+
+    /// After how many messages the receiver has to say that it has them.
+    pub(super) const fn acknowledged(&self) -> Option<u64> {
+        match self {
+            Self::File(_) | Self::Tcp { .. } => None,
+            Self::Udp { .. } => Some(ACKNOWLEDGED),
         }
     }
 }
 
 /// A receiver that hears nothing for so long waits for bytes that were lost.
 const SILENCE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 20 });
+
+/// Two datagram sockets on loopback that are connected to each other.
+fn udp_pair() -> io::Result<(UdpSocket, UdpSocket)> {
+    let bind = || UdpSocket::bind("127.0.0.1:0").or_else(|_| UdpSocket::bind("[::1]:0"));
+    let (near, far) = (bind()?, bind()?);
+    near.connect(far.local_addr()?)?;
+    far.connect(near.local_addr()?)?;
+    Ok((near, far))
+}
 
 /// Two connected sockets on loopback: the first connected, the second was accepted.
 ///

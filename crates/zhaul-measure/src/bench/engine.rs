@@ -254,8 +254,11 @@ impl<'a> Engine<'a> {
                 };
                 let taken = self.sample(index, repeats, Mode::Metered(&mut meter));
                 self.instruments.give_back_counter(meter);
-                let reading = taken?.reading.unwrap_or_default();
-                let counted = self.instruments.counted(bytes, route, &reading);
+                let taken = taken?;
+                let reading = taken.reading.unwrap_or_default();
+                let counted =
+                    self.instruments
+                        .counted((bytes, route), &reading, taken.copied_after_all);
                 self.cells.runners[index].cell.counted.push(counted);
             }
         }
@@ -267,9 +270,9 @@ impl<'a> Engine<'a> {
         for runner in &mut self.cells.runners {
             if let Some(sample) = runner.cell.samples.first() {
                 let reading = Reading::default();
-                let counted = self
-                    .instruments
-                    .counted(sample.bytes, runner.route, &reading);
+                let counted =
+                    self.instruments
+                        .counted((sample.bytes, runner.route), &reading, None);
                 runner.cell.counted.push(counted);
             }
         }

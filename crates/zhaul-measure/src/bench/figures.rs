@@ -201,6 +201,7 @@ mod tests {
                 copied_bytes: None,
                 sampled_copies_per_byte: Some(0.97),
                 sampled_plus_minus: Some(0.05),
+                copied_after_all: None,
             }],
         }
     }

@@ -39,6 +39,7 @@ mod cells;
 mod content;
 mod cores;
 mod counting;
+mod datagrams;
 mod ends;
 mod engine;
 mod error;
@@ -53,10 +54,12 @@ mod receiver;
 mod room;
 mod sample;
 mod set;
+mod way;
 
 pub use engine::run;
 pub use error::BenchError;
 pub use options::Options;
+pub use way::Way;
 pub use zhaul::{Route, calibration};
 
 /// Watches a run, and may stop it. Called between samples, never within one.

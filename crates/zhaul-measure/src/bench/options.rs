@@ -3,17 +3,16 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use zhaul::Route;
-
 use super::results::Path;
+use super::way::Way;
 
 /// What to run, and how often.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// From what to what.
     pub paths: Vec<Path>,
-    /// The routes, where a path allows them.
-    pub routes: Vec<Route>,
+    /// The ways, where a path allows them.
+    pub routes: Vec<Way>,
     /// Bytes of one transfer.
     pub sizes: Vec<u64>,
     /// Timed samples of each cell.
@@ -38,7 +37,7 @@ impl Options {
     pub fn standard() -> Self {
         Self {
             paths: Path::ALL.to_vec(),
-            routes: Route::BY_COST.to_vec(),
+            routes: Way::ALL.to_vec(),
             sizes: [10, 12, 14, 16, 18, 20, 22, 24, 27, 30]
                 .map(|shift| 1 << shift)
                 .to_vec(),

@@ -74,16 +74,22 @@ pub enum Path {
     TcpToFile,
     /// A pipe to a TCP connection.
     PipeToTcp,
+    /// Memory of the process to a TCP connection.
+    MemoryToTcp,
+    /// Memory of the process to a UDP socket, in datagrams.
+    MemoryToUdp,
 }
 
 impl Path {
     /// All, in the order they are shown.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 7] = [
         Self::FileToTcp,
         Self::FileToFile,
         Self::TcpToTcp,
         Self::TcpToFile,
         Self::PipeToTcp,
+        Self::MemoryToTcp,
+        Self::MemoryToUdp,
     ];
 
     /// The words people see: `file → TCP`.
@@ -94,6 +100,8 @@ impl Path {
             Self::TcpToTcp => "TCP → TCP",
             Self::TcpToFile => "TCP → file",
             Self::PipeToTcp => "pipe → TCP",
+            Self::MemoryToTcp => "memory → TCP",
+            Self::MemoryToUdp => "memory → UDP",
         }
     }
 }
@@ -113,7 +121,7 @@ pub enum Contender {
 pub struct Cell {
     /// From what to what.
     pub path: Path,
-    /// The name of the route ([`zhaul::Route::name`]).
+    /// The name of the way ([`Way::name`](super::Way::name)).
     pub route: String,
     /// Who.
     pub contender: Contender,
@@ -198,6 +206,10 @@ pub struct Counted {
     /// Two standard errors of it.
     #[serde(default)]
     pub sampled_plus_minus: Option<f64>,
+    /// Bytes of MSG_ZEROCOPY sends of which the completions said that the kernel copied them after
+    /// all. They are in `copied_bytes`, too.
+    #[serde(default)]
+    pub copied_after_all: Option<u64>,
 }
 
 /// Where the CPU time of the moving end went.

@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::content::Content;
 use super::cores::{Cores, pin};
-use super::ends::{Ends, Sink};
+use super::ends::Ends;
 use super::feeder::feed;
 use super::mover::{Job, Mover};
 use super::receiver::receive;
@@ -46,6 +46,8 @@ pub(super) struct Taken {
     pub(super) digest: Option<u64>,
     /// What the instruments saw, if there were any.
     pub(super) reading: Option<Reading>,
+    /// Bytes sent by reference that the kernel copied after all, where that is known.
+    pub(super) copied_after_all: Option<u64>,
 }
 
 struct Received {
@@ -99,21 +101,21 @@ pub(super) fn take(
     let hashed = matches!(mode, Mode::Hashed);
     let gate = &Gate::default();
     thread::scope(|scope| {
-        let receiver = match &ends.sink {
-            Sink::File(_) => None,
-            Sink::Tcp { far, .. } => Some(scope.spawn(move || {
+        let acknowledged = ends.sink.acknowledged();
+        let receiver = ends.sink.far().map(|far| {
+            scope.spawn(move || {
                 pin(cores.receiver);
                 gate.arrive();
                 let account = Account::of_this_thread();
-                let digest = receive(far, buffer, total, hashed)?;
+                let digest = receive(far, buffer, (total, acknowledged), hashed)?;
                 let at = Instant::now();
                 Ok(Received {
                     at,
                     cost: account.until_now(),
                     digest,
                 })
-            })),
-        };
+            })
+        });
         let feeder = ends.source.far().map(|far| {
             scope.spawn(move || {
                 pin(cores.feeder);
@@ -151,6 +153,7 @@ pub(super) fn take(
             receiver: received.map(|received| received.cost),
             feeder,
             reading: moved.reading,
+            copied_after_all: moved.copied_after_all,
         })
     })
 }
@@ -160,6 +163,7 @@ struct Moved {
     ended: Instant,
     cost: Cost,
     reading: Option<Reading>,
+    copied_after_all: Option<u64>,
 }
 
 fn move_all(mover: &mut Mover, job: &Job<'_>, repeats: u64, mode: Mode<'_>) -> io::Result<Moved> {
@@ -182,6 +186,7 @@ fn move_all(mover: &mut Mover, job: &Job<'_>, repeats: u64, mode: Mode<'_>) -> i
         ended,
         cost,
         reading: reading?,
+        copied_after_all: mover.take_copied(),
     })
 }
 

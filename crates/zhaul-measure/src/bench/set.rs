@@ -5,19 +5,22 @@ use std::collections::btree_map::Entry;
 use std::io;
 use std::path::PathBuf;
 
-use zhaul::Route;
+use bytes::Bytes;
+use zhaul::{Pool, Route};
 
+use super::cells::from_memory;
 use super::content::{Content, ENDLESS};
 use super::cores::{Cores, pin};
 use super::ends::{Ends, Sink};
 use super::error::BenchError;
 use super::files::{self, SourceFile};
 use super::matrix;
-use super::mover::{Mover, Promise};
+use super::mover::{Mover, Promise, Source};
 use super::receiver::RECEIVE_BYTES;
 use super::results::{Contender, Path};
 use super::room::Room;
 use super::sample::{Mode, Stage, Taken, take};
+use super::way::Way;
 
 /// What samples are taken with. Belongs to the thread that moves the bytes.
 #[derive(Debug)]
@@ -28,15 +31,18 @@ pub(super) struct Set {
     content: Content,
     stage: Stage,
     files: BTreeMap<u64, SourceFile>,
-    ends: BTreeMap<Path, Ends>,
-    movers: BTreeMap<(usize, bool), Mover>,
+    /// What is sent from memory, on page borders.
+    memory: BTreeMap<u64, Bytes>,
+    /// Bare sends by reference have sockets of their own: the library numbers the calls on its.
+    ends: BTreeMap<(Path, bool), Ends>,
+    movers: BTreeMap<MoverKey, Mover>,
 }
 
 /// Which sample to take.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Take {
     pub(super) path: Path,
-    pub(super) route: Route,
+    pub(super) route: Way,
     pub(super) contender: Contender,
     pub(super) bytes: u64,
     pub(super) repeats: u64,
@@ -53,6 +59,21 @@ pub(super) enum Copying {
     Immutable,
     /// That a lease is held, as for a route that maps the file.
     Leased,
+}
+
+/// Which way, whose, and, as a sender belongs to a socket, to datagrams or not.
+type MoverKey = (usize, bool, bool);
+
+impl Take {
+    fn mover(&self) -> MoverKey {
+        let is_bare = self.contender == Contender::Floor;
+        (self.route.index(), is_bare, self.path == Path::MemoryToUdp)
+    }
+
+    fn ends(&self) -> (Path, bool) {
+        let is_bare = from_memory(self.path) && self.contender == Contender::Floor;
+        (self.path, is_bare)
+    }
 }
 
 impl Set {
@@ -83,6 +104,7 @@ impl Set {
             content: Content::new(),
             stage,
             files: BTreeMap::new(),
+            memory: BTreeMap::new(),
             ends: BTreeMap::new(),
             movers: BTreeMap::new(),
         })
@@ -97,7 +119,22 @@ impl Set {
 
     /// Connects the ends of a path.
     pub(super) fn open(&mut self, path: Path) -> io::Result<()> {
-        self.ends.insert(path, Ends::open(path, &self.dir)?);
+        for is_bare in [false, true] {
+            if !is_bare || from_memory(path) {
+                let ends = Ends::open(path, &self.dir)?;
+                self.ends.insert((path, is_bare), ends);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes memory to be sent.
+    fn add_memory(&mut self, bytes: u64) -> io::Result<()> {
+        let len = usize::try_from(bytes).map_err(io::Error::other)?;
+        let pool = Pool::new(len, 1).map_err(io::Error::other)?;
+        let mut buffer = pool.allocate().expect("it has one");
+        self.content.write_to(&mut buffer[..], bytes)?;
+        self.memory.insert(bytes, buffer.freeze(len).into());
         Ok(())
     }
 
@@ -105,22 +142,28 @@ impl Set {
     pub(super) fn lane(
         &self,
         path: Path,
-        route: Route,
+        route: Way,
         bytes: u64,
     ) -> io::Result<Result<matrix::Lane, String>> {
-        let ends = &self.ends[&path];
-        let job = matrix::job(ends, self.files.get(&bytes), route, bytes);
+        if from_memory(path) {
+            return Ok(Ok(matrix::from_memory(path, route)));
+        }
+        let ends = &self.ends[&(path, false)];
+        let job = matrix::job(ends, (self.files.get(&bytes), None), route, bytes);
         matrix::lane(path, route, &job)
     }
 
     /// Takes a sample. After an error the ends are new ones.
     pub(super) fn sample(&mut self, what: Take, mode: Mode<'_>) -> io::Result<Taken> {
-        let key = (what.route.index(), what.contender == Contender::Floor);
+        if from_memory(what.path) && !self.memory.contains_key(&what.bytes) {
+            self.add_memory(what.bytes)?;
+        }
+        let key = what.mover();
         let mover = match self.movers.entry(key) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => entry.insert(Mover::new(what.contender, what.route)?),
         };
-        let ends = self.ends.get_mut(&what.path).expect("its ends are open");
+        let ends = self.ends.get_mut(&what.ends()).expect("its ends are open");
         if let Sink::File(file) = &mut ends.sink {
             match mode {
                 // Nothing but what arrives is to be in it.
@@ -134,14 +177,15 @@ impl Set {
         {
             return Err(io::Error::other("the file does not stay in the page cache"));
         }
-        let mut job = matrix::job(ends, file, what.route, what.bytes);
-        if let (Route::ReadWrite, Some(file)) = (what.route, file) {
+        let sources = (file, self.memory.get(&what.bytes));
+        let mut job = matrix::job(ends, sources, what.route, what.bytes);
+        if let (Way::Route(Route::ReadWrite), Some(file)) = (what.route, file) {
             match what.copying {
                 Copying::Plainly => {}
                 Copying::Immutable => job.promise = Promise::Immutable,
                 Copying::Leased => {
                     let (source, lease) = file.mappable();
-                    job.source = source;
+                    job.source = Source::File(source);
                     job.promise = lease.map_or(Promise::None, Promise::Lease);
                 }
             }
@@ -165,7 +209,7 @@ impl Set {
             taken => taken?,
         };
         let total = what.bytes * what.repeats;
-        let ends = self.ends.get(&what.path).expect("its ends are open");
+        let ends = &self.ends[&what.ends()];
         if let Sink::File(file) = &ends.sink {
             let file = file.file();
             let size = file.metadata()?.len();
@@ -174,7 +218,7 @@ impl Set {
             }
             taken.digest = Some(files::digest(file)?);
         }
-        if let Sink::Tcp { far, .. } = &ends.sink {
+        if let Some(far) = ends.sink.far() {
             let more = rustix::io::ioctl_fionread(far)?;
             if more > 0 {
                 return Ok(Err(format!("{more} bytes more came than {total}")));

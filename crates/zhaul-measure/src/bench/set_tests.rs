@@ -15,10 +15,13 @@ fn taken(job: &Job<'_>) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; BYTES as usize];
     let mut got = 0;
     while got < bytes.len() {
-        got += if job.seekable {
-            pread(job.source, &mut bytes[got..], got as u64)?
-        } else {
-            read(job.source, &mut bytes[got..])?
+        got += match job.source {
+            Source::File(source) => pread(source, &mut bytes[got..], got as u64)?,
+            Source::Stream(source) => read(source, &mut bytes[got..])?,
+            Source::Memory(memory) => {
+                bytes.copy_from_slice(memory);
+                memory.len()
+            }
         };
     }
     Ok(bytes)
@@ -76,11 +79,15 @@ fn set() -> (tempfile::TempDir, Set) {
 }
 
 fn with(set: &mut Set, path: Path, broken: Broken) -> Take {
-    let key = (Route::ReadWrite.index(), true);
+    let route = match from_memory(path) {
+        true => Way::Send,
+        false => Way::Route(Route::ReadWrite),
+    };
+    let key = (route.index(), true, path == Path::MemoryToUdp);
     set.movers.insert(key, Mover::Broken(broken));
     Take {
         path,
-        route: Route::ReadWrite,
+        route,
         contender: Contender::Floor,
         bytes: BYTES,
         repeats: 1,
@@ -132,7 +139,13 @@ fn a_file_that_lacks_bytes_is_noticed() {
 #[test]
 fn bytes_that_never_come_are_wrong_and_not_waited_for_for_ever() {
     let (_dir, mut set) = set();
-    for path in [Path::FileToTcp, Path::TcpToTcp, Path::PipeToTcp] {
+    for path in [
+        Path::FileToTcp,
+        Path::TcpToTcp,
+        Path::PipeToTcp,
+        Path::MemoryToTcp,
+        Path::MemoryToUdp,
+    ] {
         let take = with(&mut set, path, one_byte_too_few);
         let what = set.verify(take).unwrap().unwrap_err();
         assert!(what.contains("1 of 3000 bytes never came"), "{what}");

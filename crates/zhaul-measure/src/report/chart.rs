@@ -91,9 +91,10 @@ impl LogScale {
 /// The class that gives a route its colour.
 pub(super) fn class(route: &str) -> &'static str {
     match route {
-        "read+write" => "rw",
+        // What is sent from memory shares no drawing with routes.
+        "read+write" | "send" => "rw",
         "mmap+write" => "mw",
-        "sendfile" => "sf",
+        "sendfile" | "send-zerocopy" => "sf",
         "splice" => "sp",
         "copy_file_range" => "cf",
         _ => "ot",

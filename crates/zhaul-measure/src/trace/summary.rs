@@ -55,8 +55,11 @@ pub struct FlowLine {
     pub bytes: u64,
     /// How many bytes the CPU copied for them.
     pub copied_bytes: u64,
+    /// Of these: what completions of `MSG_ZEROCOPY` sends say that the kernel copied after the call.
+    #[serde(default)]
+    pub copied_later_bytes: u64,
     /// The quotient of both. `None` if the kernel may have copied later: with `MSG_ZEROCOPY`, unless
-    /// all completions that were seen say that it did not.
+    /// all completions that were seen say that it did, or all that it did not.
     pub copies_per_byte: Option<f64>,
     /// How the copies were found.
     pub method: Method,
@@ -152,6 +155,7 @@ impl<W: World> Ledger<W> {
         let unknown = flows
             .iter()
             .filter(|flow| flow.source == Kind::Unknown || flow.sink == Kind::Unknown);
+        let after: u64 = flows.iter().map(|flow| flow.copied_later_bytes).sum();
         let mut blind = self.blind();
         if flows.iter().any(|flow| flow.copies_per_byte.is_none()) {
             blind.push(Blind {
@@ -165,7 +169,7 @@ impl<W: World> Ledger<W> {
             calls,
             flows,
             copied: Figure {
-                value: self.sums().copied,
+                value: self.sums().copied + after,
                 method,
             },
             copied_elsewhere: self.copied_elsewhere,
@@ -379,15 +383,20 @@ fn join_guesses(lines: &mut BTreeMap<Key, Line>) {
 
 fn flow_line(key: &Key, line: &Line, method: Method) -> FlowLine {
     let amount = &line.amount;
-    let quotient = if amount.bytes == 0 {
-        0.0
-    } else {
-        amount.copied as f64 / amount.bytes as f64
-    };
     let zerocopy = key.route.calls().contains(&ZEROCOPY);
     let completions = if zerocopy { line.completions } else { (0, 0) };
-    let is_known = !zerocopy || matches!(completions, (1.., 0));
-    let copies_per_byte = is_known.then_some(quotient);
+    // The copies that a completion tells of are made after the call, one of each byte.
+    let after = match completions {
+        _ if !zerocopy => Some(0),
+        (0, _) => None,
+        (_, 0) => Some(0),
+        (completed, copied) => (completed == copied).then_some(amount.bytes),
+    };
+    let copied_bytes = amount.copied + after.unwrap_or(0);
+    let copies_per_byte = after.map(|_| match amount.bytes {
+        0 => 0.0,
+        bytes => copied_bytes as f64 / bytes as f64,
+    });
     let facts = Facts {
         source: key.source,
         sink: key.sink,
@@ -405,7 +414,8 @@ fn flow_line(key: &Key, line: &Line, method: Method) -> FlowLine {
         sink: key.sink,
         calls: facts.calls.iter().map(|&call| call.to_owned()).collect(),
         bytes: amount.bytes,
-        copied_bytes: amount.copied,
+        copied_bytes,
+        copied_later_bytes: after.unwrap_or(0),
         copies_per_byte,
         method,
         inferred_bytes: amount.inferred,

@@ -96,6 +96,7 @@ fn without_memory(facts: &Facts<'_>, copies: f64) -> Option<&'static str> {
 fn from_memory(facts: &Facts<'_>) -> Option<&'static str> {
     use Kind::{DirectFile, File, Program, Tcp, Udp, Unknown, Zero};
     match (facts.source, facts.sink) {
+        _ if facts.completions.1 > 0 => Some("without MSG_ZEROCOPY it would cost less"),
         (DirectFile, Tcp | Udp) => Some("MSG_ZEROCOPY would make it 0 (except on loopback)"),
         (File, Program) if facts.portion_bytes >= LARGE => Some("mmap would make it 0"),
         (Program | Unknown | Zero, Tcp | Udp) if facts.portion_bytes >= LARGE => {

@@ -387,6 +387,7 @@ fn counted(
         copied_bytes: promised.then_some((all as f64 * model.copies) as u64),
         sampled_copies_per_byte: None,
         sampled_plus_minus: None,
+        copied_after_all: None,
     }];
     if bytes == profiled(plan) {
         counted.push(Counted {

@@ -12,7 +12,7 @@ pub(super) fn transfer(job: &Job<'_>) -> io::Result<()> {
     while start < job.bytes {
         // A window fits into any address space.
         let len = (job.bytes - start).min(WINDOW_BYTES) as usize;
-        let window = Mapping::map(job.source, start, len)?;
+        let window = Mapping::map(job.descriptor()?, start, len)?;
         let mut put = 0;
         while put < len {
             let end = put + chunk((len - put) as u64);

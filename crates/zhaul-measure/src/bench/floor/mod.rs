@@ -7,6 +7,7 @@
 mod copy_file_range;
 mod mmap_write;
 mod read_write;
+mod send;
 mod sendfile;
 mod splice;
 
@@ -15,6 +16,7 @@ use std::io;
 use zhaul::Route;
 
 use super::mover::Job;
+pub(super) use send::Sending;
 
 /// A bare loop of one route's calls, with what it uses again from transfer to transfer.
 #[derive(Debug)]
@@ -62,7 +64,7 @@ const BUFFER_BYTES: usize = 64 << 10;
 const WINDOW_BYTES: u64 = 8 << 20;
 
 /// What one call takes: the library's chunk, or what is left.
-fn chunk(left: u64) -> usize {
+pub(super) fn chunk(left: u64) -> usize {
     usize::try_from(left).map_or(zhaul::DEFAULT_CHUNK_BYTES, |left| {
         left.min(zhaul::DEFAULT_CHUNK_BYTES)
     })

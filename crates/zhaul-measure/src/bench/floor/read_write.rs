@@ -10,10 +10,10 @@ pub(super) fn transfer(job: &Job<'_>, buffer: &mut [u8]) -> io::Result<()> {
     let mut moved = 0;
     while moved < job.bytes {
         let room = usize::try_from(job.bytes - moved).map_or(buffer.len(), |n| n.min(buffer.len()));
-        let got = if job.seekable {
-            pread(job.source, &mut buffer[..room], moved)?
+        let got = if job.is_from_file() {
+            pread(job.descriptor()?, &mut buffer[..room], moved)?
         } else {
-            read(job.source, &mut buffer[..room])?
+            read(job.descriptor()?, &mut buffer[..room])?
         };
         if got == 0 {
             return Err(ended_early(moved));

@@ -9,7 +9,7 @@ pub(super) fn transfer(job: &Job<'_>) -> io::Result<()> {
     let mut offset = 0;
     while offset < job.bytes {
         let len = chunk(job.bytes - offset);
-        if rustix::fs::sendfile(job.sink, job.source, Some(&mut offset), len)? == 0 {
+        if rustix::fs::sendfile(job.sink, job.descriptor()?, Some(&mut offset), len)? == 0 {
             return Err(ended_early(offset));
         }
     }

@@ -30,9 +30,9 @@ impl Pipe {
 }
 
 pub(super) fn transfer(job: &Job<'_>, pipe: &Pipe) -> io::Result<()> {
-    if job.seekable {
+    if job.is_from_file() {
         from_file(job, pipe)
-    } else if fcntl_getpipe_size(job.source).is_ok() {
+    } else if fcntl_getpipe_size(job.descriptor()?).is_ok() {
         from_pipe(job)
     } else {
         from_socket(job, pipe)
@@ -44,7 +44,7 @@ fn from_file(job: &Job<'_>, pipe: &Pipe) -> io::Result<()> {
     while offset < job.bytes {
         let len = chunk(job.bytes - offset);
         let off_in = Some(&mut offset);
-        let got = splice(job.source, off_in, &pipe.writer, None, len, MOVE)?;
+        let got = splice(job.descriptor()?, off_in, &pipe.writer, None, len, MOVE)?;
         if got == 0 {
             return Err(ended_early(offset));
         }
@@ -57,7 +57,7 @@ fn from_socket(job: &Job<'_>, pipe: &Pipe) -> io::Result<()> {
     let mut moved = 0;
     while moved < job.bytes {
         let len = chunk(job.bytes - moved);
-        let got = splice(job.source, None, &pipe.writer, None, len, MOVE)?;
+        let got = splice(job.descriptor()?, None, &pipe.writer, None, len, MOVE)?;
         if got == 0 {
             return Err(ended_early(moved));
         }
@@ -72,7 +72,7 @@ fn from_pipe(job: &Job<'_>) -> io::Result<()> {
     let mut moved = 0;
     while moved < job.bytes {
         let len = chunk(job.bytes - moved);
-        let got = splice(job.source, None, job.sink, None, len, MOVE)?;
+        let got = splice(job.descriptor()?, None, job.sink, None, len, MOVE)?;
         if got == 0 {
             return Err(ended_early(moved));
         }

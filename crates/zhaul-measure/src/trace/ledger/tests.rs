@@ -1012,6 +1012,12 @@ fn what_zero_copy_sends_cost_is_unknown_until_the_kernel_says_so() {
     assert_eq!(copies, None);
     assert!(verdict.contains(": ? CPU copies per byte"), "{verdict}");
     assert_eq!(cost(vec![completion(0, 3, 0)]).0, Some(0.0));
+    let (copies, verdict) = cost(vec![completion(0, 3, 1)]);
+    assert_eq!(copies, Some(1.0));
+    assert!(
+        verdict.contains("1.00 CPU copies per byte (send(MSG_ZEROCOPY); copied after all: 4 of 4"),
+        "{verdict}"
+    );
     let (copies, verdict) = cost(vec![completion(0, 1, 0), completion(2, 3, 1)]);
     assert_eq!(copies, None);
     assert!(
