@@ -74,6 +74,7 @@ pub mod receive;
 pub mod relay;
 pub mod residency;
 pub mod send;
+pub mod zero_copy;
 
 pub use cancel::CancelToken;
 #[cfg(feature = "tokio")]

@@ -36,6 +36,7 @@ pub(crate) fn of(context: &Context<'_>) -> Vec<String> {
         not_opened(context),
         on_this_machine(context),
         gathers(context),
+        from_memory(context),
     ];
     notes.into_iter().flatten().collect()
 }
@@ -173,6 +174,23 @@ fn gathers(context: &Context<'_>) -> Option<String> {
          that does not costs one more copy"
             .to_owned()
     })
+}
+
+/// What becomes of bytes that a program has in its memory, on the way to such a sink.
+fn from_memory(context: &Context<'_>) -> Option<String> {
+    if context.sink.about.found_by != FoundBy::Route {
+        return None;
+    }
+    let least = amount(context.host.thresholds.zero_copy_min_bytes);
+    let what = match context.sink.facts.in_place_ends_at {
+        InPlaceEnd::Acknowledged => {
+            "with MSG_ZEROCOPY (ZeroCopy::Auto), 0 copies if the device gathers"
+        }
+        _ => "not by reference: on this way the kernel would copy it after all, and say so",
+    };
+    Some(format!(
+        "what a program has in memory goes there by send, 1 CPU copy; from {least} on {what}"
+    ))
 }
 
 /// The part of a chunk that read + write moves at a time.

@@ -48,7 +48,7 @@ const fn model(
     }
 }
 
-pub(crate) const MODELS: [Model; 15] = [
+pub(crate) const MODELS: [Model; 19] = [
     model(
         Path::FileToTcp,
         "read+write",
@@ -162,6 +162,38 @@ pub(crate) const MODELS: [Model; 15] = [
         0.0,
     ),
     model(
+        Path::MemoryToTcp,
+        "send",
+        (2, 1, 0),
+        1.0,
+        (500.0, 0.21),
+        1.0,
+    ),
+    model(
+        Path::MemoryToTcp,
+        "send-zerocopy",
+        (2, 1, 0),
+        1.0,
+        (1_500.0, 0.28),
+        1.0,
+    ),
+    model(
+        Path::MemoryToUdp,
+        "send",
+        (2, 1, 0),
+        1.0,
+        (900.0, 0.25),
+        1.0,
+    ),
+    model(
+        Path::MemoryToUdp,
+        "send-zerocopy",
+        (2, 1, 0),
+        1.0,
+        (1_900.0, 0.30),
+        1.0,
+    ),
+    model(
         Path::PipeToTcp,
         "sendfile",
         (2, 0, 0),
@@ -185,7 +217,7 @@ impl Plan {
     /// As a user runs it.
     pub(crate) fn whole() -> Self {
         Self {
-            models: MODELS[..14].to_vec(),
+            models: MODELS[..18].to_vec(),
             sizes: [10, 12, 14, 16, 18, 20, 24, 30]
                 .map(|power| 1 << power)
                 .to_vec(),
@@ -349,8 +381,11 @@ fn cell(plan: &Plan, model: &Model, contender: Contender, bytes: u64, rng: &mut 
                     interrupts: Some(12),
                     softirqs: Some(3),
                 },
-                feeder: (!matches!(model.path, Path::FileToTcp | Path::FileToFile))
-                    .then(|| cost(received * 1.2 * noise, 0.03)),
+                feeder: matches!(
+                    model.path,
+                    Path::TcpToTcp | Path::TcpToFile | Path::PipeToTcp
+                )
+                .then(|| cost(received * 1.2 * noise, 0.03)),
             }
         })
         .collect();

@@ -93,7 +93,7 @@ pub(super) fn leave(account: Account, patience: Option<Duration>) {
     let cookie = account.cookie;
     let mut table = table();
     if account.calls.is_empty() {
-        table.settle(cookie, account.calls.next());
+        table.settle(&account);
         // Closing what may be the last descriptor of a connection takes its time.
         drop(table);
         drop(account);
@@ -138,8 +138,14 @@ impl Table {
         self.epoll.clone()
     }
 
-    /// Remembers the number of the next call on a socket that nobody holds.
-    fn settle(&mut self, cookie: u64, next: u32) {
+    /// Remembers the number of the next call on a socket that nobody holds, if it is known.
+    fn settle(&mut self, account: &Account) {
+        let Account { cookie, .. } = *account;
+        if account.is_number_in_doubt {
+            self.holders.remove(&cookie);
+            return;
+        }
+        let next = account.calls.next();
         self.holders.insert(cookie, Holder::Nobody(next));
         self.idle.push_back(cookie);
         if self.idle.len() > REMEMBERED
@@ -173,13 +179,11 @@ impl Table {
             }
             return Some((freed, None));
         }
-        let next = orphan.account.calls.next();
-        let held = self.holders.remove(&cookie);
-        self.orphans -= 1;
-        self.settle(cookie, next);
-        let Some(Holder::Reaper(orphan)) = held else {
+        let Some(Holder::Reaper(orphan)) = self.holders.remove(&cookie) else {
             return None;
         };
+        self.orphans -= 1;
+        self.settle(&orphan.account);
         Some((freed, Some(orphan.account)))
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -41,6 +42,13 @@ impl ZeroCopySender {
     /// Bytes that the kernel may still read.
     pub fn pending(&self) -> usize {
         self.sender.pending()
+    }
+
+    /// Drops the sender. If nothing of what is pending is completed for so long, the connection is
+    /// reset, whoever else may still use it: a peer that does not read could else hold memory as
+    /// long as it likes.
+    pub fn abandon(self, patience: Duration) {
+        self.sender.abandon(patience);
     }
 
     /// Lets go of what the kernel is done with, without waiting. Sending does so, too.
