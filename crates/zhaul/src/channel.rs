@@ -41,6 +41,7 @@
 //!
 //! Linux 5.12; 6.18 measured. A process that forks must not use a channel on both sides of the fork.
 
+mod attendant;
 mod buffer;
 mod error;
 mod in_flight;

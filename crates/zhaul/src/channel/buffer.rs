@@ -220,6 +220,10 @@ impl Buffer {
         (self.loan.memory.memfd.as_fd(), self.start..end)
     }
 
+    pub(super) fn is_borrowed(&self) -> bool {
+        self.loan.ticket.is_some()
+    }
+
     pub(super) fn memory(&self) -> &Arc<SharedMemory> {
         &self.loan.memory
     }

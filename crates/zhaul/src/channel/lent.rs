@@ -1,16 +1,15 @@
-//! What a sender handed over: the state of its end, and what becomes of it when the sender is gone.
+//! What a sender handed over: the state of its end.
 //!
 //! A buffer that is out is not used again before it came back, or before the processes that could read
 //! it are gone. That the socket of the receiver is closed does not say so of processes that the receiver
 //! passed the buffer on to. All of them keep a *lease* open, one end of a socket pair whose other end is
-//! watched here, as long as they have the memory.
+//! watched, as long as they have the memory.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
 use super::error::ChannelError;
@@ -33,9 +32,28 @@ pub(super) struct Lent {
     in_flight: InFlight<Held>,
     announced: Announced,
     /// Passed on with every pool; closed here to see whether others have it.
-    lease: OwnedFd,
+    lease: Option<OwnedFd>,
     leases: OwnedFd,
     peer_finished: bool,
+    /// The receiver was told that nothing follows.
+    finished: bool,
+    /// By the thread of `attendant.rs`.
+    pub(super) attended: bool,
+    /// Nobody but that thread has it.
+    pub(super) abandoned: bool,
+    /// What ended the channel while its owner did not look.
+    failed: Option<ChannelError>,
+}
+
+/// What is to be done after a look at a sender's end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// More may come.
+    Wait,
+    /// The receiver is gone, what it passed on may be read.
+    WatchLeases,
+    /// Nothing is out, and nothing will be.
+    Done,
 }
 
 #[derive(Debug)]
@@ -62,9 +80,13 @@ impl Lent {
             returned: 0,
             in_flight: InFlight::new(window),
             announced: Announced::default(),
-            lease: lease.into(),
+            lease: Some(lease.into()),
             leases: leases.into(),
             peer_finished: false,
+            finished: false,
+            attended: false,
+            abandoned: false,
+            failed: None,
         })
     }
 
@@ -95,7 +117,7 @@ impl Lent {
             return Ok(Some(outgoing));
         }
         let socket = &self.link.socket;
-        let lease = self.lease.as_fd();
+        let lease = self.lease.as_ref().ok_or(ChannelError::PeerGone)?.as_fd();
         let Some(serial) = self.announced.announce(&outgoing, socket, lease)? else {
             return Ok(Some(outgoing));
         };
@@ -152,14 +174,30 @@ impl Lent {
 
     /// Reads what is on the socket, at most [`MESSAGES`].
     pub(super) fn read_messages(&mut self) -> Result<Read, ChannelError> {
+        let mut woken = false;
+        let read = self.read_until_empty(&mut woken)?;
+        if woken {
+            // This time of sleep is answered, whoever slept; what came is taken here, and what comes later
+            // wakes again.
+            self.link.awake();
+            self.reclaim()?;
+        }
+        Ok(read)
+    }
+
+    fn read_until_empty(&mut self, woken: &mut bool) -> Result<Read, ChannelError> {
         for _ in 0..MESSAGES {
             match self.link.socket.receive()? {
                 Incoming::Empty => return Ok(Read::All),
                 Incoming::End => {
                     self.reclaim()?;
+                    // A receiver that gave everything back after the last word may leave.
+                    if self.finished && self.in_flight.len() == 0 {
+                        return Ok(Read::End);
+                    }
                     return Err(ChannelError::PeerGone);
                 }
-                Incoming::Message(Control::Wake, _) => {}
+                Incoming::Message(Control::Wake, _) => *woken = true,
                 Incoming::Message(Control::Finish, _) => self.peer_finished = true,
                 Incoming::Message(hello @ Control::Hello { window }, descriptors) => {
                     if window != self.window {
@@ -194,57 +232,91 @@ impl Lent {
         Ok(true)
     }
 
-    /// Tells the receiver that nothing follows.
-    pub(super) fn say_finished(&mut self, deadline: Option<Instant>) -> Result<(), ChannelError> {
+    /// Tells the receiver that nothing follows; false if the socket has no room for that now.
+    pub(super) fn say_finished(&mut self) -> Result<bool, ChannelError> {
         self.flush()?;
-        loop {
-            match self.link.socket.send(Control::Finish, &[]) {
-                Err(Errno::AGAIN) => {
-                    if !self.link.socket.wait(true, deadline)? {
-                        return Err(ChannelError::TimedOut);
-                    }
-                }
-                result => return result.map_err(gone_or("send")),
+        match self.link.socket.send(Control::Finish, &[]) {
+            Ok(()) => {
+                self.finished = true;
+                self.link.wake();
+                Ok(true)
             }
+            Err(Errno::AGAIN) => Ok(false),
+            Err(errno) => Err(gone_or("send")(errno)),
         }
     }
 
-    /// Keeps what is out until nobody can read it any more: at once, or in a thread of its own.
-    pub(super) fn linger(self) {
-        if self.in_flight.len() == 0 {
-            return;
+    /// Waits for room on the socket. False when the deadline passed.
+    pub(super) fn wait_for_room(&self, deadline: Option<Instant>) -> Result<bool, ChannelError> {
+        self.link.socket.wait(true, deadline)
+    }
+
+    /// What ended the channel, if that was noticed by the thread.
+    pub(super) fn check(&self) -> Result<(), ChannelError> {
+        self.failed
+            .as_ref()
+            .map_or(Ok(()), |error| Err(error.again()))
+    }
+
+    /// From now on the receiver wakes the thread.
+    pub(super) fn begin_attendance(&mut self) {
+        self.attended = true;
+        self.link.sleep_between();
+    }
+
+    /// Looks at what came, for the thread.
+    pub(super) fn look(&mut self) -> Next {
+        if self.lease.is_none() {
+            self.forget_all();
+            return Next::Done;
         }
-        let shared = std::sync::Arc::new(std::sync::Mutex::new(Some(self)));
-        let lent = std::sync::Arc::clone(&shared);
-        let take = move || lent.lock().ok().and_then(|mut lent| lent.take());
-        let thread = std::thread::Builder::new().name("zhaul-lent".into());
-        let spawned = thread.spawn(move || {
-            if let Some(lent) = take() {
-                lent.wait_until_unread();
-            }
+        let read = self.read_messages().and_then(|read| {
+            self.reclaim()?;
+            Ok(read)
         });
-        if spawned.is_err() {
-            tracing::warn!("no thread to wait for buffers that are out: they are never used again");
-            std::mem::forget(shared);
+        match read {
+            Ok(Read::End) => return Next::Done,
+            Ok(Read::All | Read::Part) => {}
+            Err(error) => {
+                if matches!(error, ChannelError::Violation(_)) {
+                    self.forget_all();
+                }
+                self.failed.get_or_insert(error);
+            }
+        }
+        match (self.in_flight.len(), &self.failed) {
+            (0, None) if self.abandoned => Next::Done,
+            (_, None) => Next::Wait,
+            (0, Some(_)) => Next::Done,
+            (_, Some(_)) => Next::WatchLeases,
         }
     }
 
-    fn wait_until_unread(mut self) {
-        let ended = loop {
-            if self.reclaim().is_err() || self.in_flight.len() == 0 {
-                return;
-            }
-            if let Err(error) = self.wait(None) {
-                break error;
-            }
-        };
-        if !matches!(ended, ChannelError::PeerGone) {
-            return;
-        }
-        drop(self.lease);
-        // Nothing is asked for: that the other ends are closed is always told.
-        let mut fds = [PollFd::new(&self.leases, PollFlags::empty())];
-        while poll(&mut fds, None) == Err(Errno::INTR) {}
+    /// What is hung up when nobody can read any more what is out.
+    pub(super) fn watch_leases(&mut self) -> &OwnedFd {
+        self.lease = None;
+        &self.leases
+    }
+
+    pub(super) fn leases(&self) -> &OwnedFd {
+        &self.leases
+    }
+
+    /// Uses again what is out.
+    pub(super) fn forget_all(&mut self) {
+        self.in_flight = InFlight::new(self.window);
+    }
+
+    /// Never uses again what is out.
+    pub(super) fn leak(&mut self) {
+        std::mem::forget(std::mem::replace(
+            &mut self.in_flight,
+            InFlight::new(self.window),
+        ));
+    }
+
+    pub(super) fn socket(&self) -> &Socket {
+        &self.link.socket
     }
 }
 

@@ -36,8 +36,10 @@ use zhaul_sys::shared_ring::{OwnRing, PeerRing};
 use super::error::ChannelError;
 use super::wire::{CONTROL_BYTES, Control, MAX_LEASES, Violation};
 
-/// How long a thread sleeps by futex before it sleeps on the socket.
-const FUTEX_TIME: Duration = Duration::from_millis(1);
+/// How long a thread sleeps by futex before it sleeps on the socket. Longer than a tick, so that on a busy
+/// CPU the timer is never the next to fire and is not programmed each time; a peer that died is noticed
+/// that much later.
+const FUTEX_TIME: Duration = Duration::from_millis(20);
 
 /// How many messages are read in one go: a peer that sends more than it needs to does not keep us. Two
 /// for each pool and some wake-ups are the most that may be there at one time.
@@ -196,6 +198,8 @@ pub(super) struct Link {
     peer: OnceLock<PeerRing>,
     /// The other's `sleep` that was answered last.
     woken: AtomicU32,
+    /// How this side sleeps while its owner does something else.
+    between: AtomicU32,
 }
 
 impl Link {
@@ -205,6 +209,7 @@ impl Link {
             own,
             peer: OnceLock::new(),
             woken: AtomicU32::new(AWAKE),
+            between: AtomicU32::new(AWAKE),
         }
     }
 
@@ -251,31 +256,37 @@ impl Link {
     #[cfg(feature = "tokio")]
     pub(super) fn sleep_on_socket(&self, seen: u32) -> bool {
         self.set_sleep(ON_SOCKET);
-        self.published() != seen
+        let came = self.published() != seen;
+        if came {
+            self.awake();
+        }
+        came
     }
 
-    /// Says that this side is awake.
+    /// Says that this side is awake, or that another thread is to be woken on the socket.
     pub(super) fn awake(&self) {
-        self.set_sleep(AWAKE);
+        self.set_sleep(self.between.load(Ordering::Relaxed));
+    }
+
+    /// Has the other send a wake-up whatever this side does.
+    pub(super) fn sleep_between(&self) {
+        self.between.store(ON_SOCKET, Ordering::Relaxed);
+        self.awake();
     }
 
     /// Sleeps until the other published something else than `seen`, or something is on the socket.
     pub(super) fn wait(&self, seen: u32, deadline: Option<Instant>) -> Result<Woken, ChannelError> {
         if let Some(peer) = self.peer() {
-            let until = Instant::now() + FUTEX_TIME;
-            let until = deadline.map_or(until, |deadline| until.min(deadline));
-            loop {
-                self.set_sleep(ON_FUTEX);
-                if peer.published() != seen {
-                    self.awake();
-                    return Ok(Woken::Published);
-                }
-                let left = until.saturating_duration_since(Instant::now());
-                if left.is_zero() {
-                    break;
-                }
-                peer.wait(seen, left);
+            self.set_sleep(ON_FUTEX);
+            if peer.published() == seen {
+                let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+                peer.wait(seen, left.map_or(FUTEX_TIME, |left| left.min(FUTEX_TIME)));
             }
+            if peer.published() != seen {
+                self.awake();
+                return Ok(Woken::Published);
+            }
+            // It is time, or the other woke us for a message.
         }
         self.set_sleep(ON_SOCKET);
         if self.published() != seen {

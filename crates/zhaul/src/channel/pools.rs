@@ -38,6 +38,11 @@ impl From<View> for Outgoing {
 }
 
 impl Outgoing {
+    /// True if it belongs to another process, which waits for it.
+    pub(super) fn is_borrowed(&self) -> bool {
+        matches!(&self.0, Payload::Shared(buffer) if buffer.is_borrowed())
+    }
+
     /// Offset and length in its memory.
     pub(super) fn place(&self) -> (u64, u64) {
         match &self.0 {

@@ -127,6 +127,9 @@ impl Receiver {
                 if let Some(buffer) = receiver.take()? {
                     return Ok(Some(buffer));
                 }
+                if receiver.finished {
+                    return receiver.last();
+                }
                 let woken = match &receiver.state {
                     State::Open(open) => open.link.wait(open.taken, deadline)?,
                     State::Greeting(socket) if socket.wait(false, deadline)? => Woken::Socket,
@@ -213,6 +216,12 @@ impl Receiver {
             State::Open(open) => Ok(&open.link.socket),
             State::Ended(error) => Err(error.again()),
         }
+    }
+
+    /// True if nothing will come but what is in the ring.
+    #[cfg(feature = "tokio")]
+    pub(super) const fn is_finished(&self) -> bool {
+        self.finished
     }
 
     /// See [`Link::sleep_on_socket`].
@@ -316,6 +325,7 @@ impl Drop for Receiver {
         if let State::Open(open) = &self.state {
             // The socket stays open as long as buffers are out.
             let _ = open.link.socket.send(Control::Finish, &[]);
+            open.link.wake();
         }
     }
 }

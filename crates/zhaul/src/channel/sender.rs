@@ -1,8 +1,10 @@
 //! [`Sender`]: hands buffers over.
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Instant;
 
+use super::attendant::{Access, Shared};
 use super::error::ChannelError;
 use super::lent::Lent;
 use super::pools::Outgoing;
@@ -24,7 +26,7 @@ pub struct Sender {
 
 #[derive(Debug)]
 enum State {
-    Open(Box<Lent>),
+    Open(Arc<Shared>),
     Ended(ChannelError),
 }
 
@@ -39,7 +41,7 @@ impl Sender {
         let window = window.clamp(1, MAX_WINDOW).next_power_of_two();
         let lent = Lent::new(socket.into(), window)?;
         Ok(Self {
-            state: State::Open(Box::new(lent)),
+            state: State::Open(Shared::new(lent)),
         })
     }
 
@@ -74,7 +76,7 @@ impl Sender {
     ) -> Result<Option<Outgoing>, ChannelError> {
         let buffer = buffer.into();
         self.run(|lent| {
-            let refused = lent.offer(buffer)?;
+            let refused = offer_once(lent, buffer)?;
             if refused.is_some() {
                 lent.read_messages()?;
             }
@@ -137,14 +139,15 @@ impl Sender {
     /// [`PeerGone`](ChannelError::PeerGone) if the receiver ended before it gave everything back.
     pub fn finish(mut self, deadline: Option<Instant>) -> Result<(), ChannelError> {
         self.run(|lent| {
-            lent.say_finished(deadline)?;
+            while !lent.say_finished()? {
+                if !lent.wait_for_room(deadline)? {
+                    return Err(ChannelError::TimedOut);
+                }
+            }
             lent.reclaim()?;
             while lent.len() > 0 {
-                match lent.wait(deadline) {
-                    Ok(true) => {}
-                    Ok(false) => return Err(ChannelError::TimedOut),
-                    Err(ChannelError::PeerGone) if lent.len() == 0 => break,
-                    Err(error) => return Err(error),
+                if !lent.wait(deadline)? {
+                    return Err(ChannelError::TimedOut);
                 }
             }
             Ok(())
@@ -155,7 +158,10 @@ impl Sender {
     /// receiver that does not give back what it got; one that
     /// [trusted](super::TrustedPeer) this process must not have to do with this.
     pub fn revoke(mut self) {
-        self.state = State::Ended(ChannelError::PeerGone);
+        let ended = State::Ended(ChannelError::PeerGone);
+        if let State::Open(shared) = std::mem::replace(&mut self.state, ended) {
+            shared.revoke();
+        }
     }
 
     fn send_until(
@@ -169,24 +175,35 @@ impl Sender {
         })
     }
 
+    #[cfg(feature = "tokio")]
+    pub(super) fn shared(&self) -> Result<&Arc<Shared>, ChannelError> {
+        match &self.state {
+            State::Open(shared) => Ok(shared),
+            State::Ended(error) => Err(error.again()),
+        }
+    }
+
     pub(super) fn run<T>(
         &mut self,
-        work: impl FnOnce(&mut Lent) -> Result<T, ChannelError>,
+        work: impl FnOnce(&mut Access<'_>) -> Result<T, ChannelError>,
     ) -> Result<T, ChannelError> {
-        let lent = match &mut self.state {
-            State::Open(lent) => lent,
+        let shared = match &self.state {
+            State::Open(shared) => shared,
             State::Ended(error) => return Err(error.again()),
         };
-        let result = work(lent);
+        let mut access = shared.access();
+        let result = access.check().and_then(|()| work(&mut access));
+        drop(access);
         if let Err(error) = &result
             && !matches!(error, ChannelError::TimedOut | ChannelError::TooManyHops)
         {
-            let ended = std::mem::replace(&mut self.state, State::Ended(error.again()));
-            // Whoever breaks the protocol does not keep buffers by it.
-            if let (State::Open(lent), ChannelError::PeerGone | ChannelError::Io { .. }) =
-                (ended, error)
-            {
-                lent.linger();
+            let ended = State::Ended(error.again());
+            if let State::Open(shared) = std::mem::replace(&mut self.state, ended) {
+                // Whoever breaks the protocol does not keep buffers by it.
+                match error {
+                    ChannelError::Violation(_) => shared.revoke(),
+                    _ => shared.abandon(),
+                }
             }
         }
         result
@@ -195,11 +212,11 @@ impl Sender {
 
 /// Writes a buffer to the ring, after waiting for room.
 fn offer(
-    lent: &mut Lent,
+    lent: &mut Access<'_>,
     mut buffer: Outgoing,
     deadline: Option<Instant>,
 ) -> Result<(), ChannelError> {
-    while let Some(refused) = lent.offer(buffer)? {
+    while let Some(refused) = offer_once(lent, buffer)? {
         buffer = refused;
         if !lent.wait(deadline)? {
             return Err(ChannelError::TimedOut);
@@ -208,11 +225,17 @@ fn offer(
     Ok(())
 }
 
+fn offer_once(lent: &mut Access<'_>, buffer: Outgoing) -> Result<Option<Outgoing>, ChannelError> {
+    if buffer.is_borrowed() {
+        lent.attend()?;
+    }
+    lent.offer(buffer)
+}
+
 impl Drop for Sender {
     fn drop(&mut self) {
-        let ended = State::Ended(ChannelError::PeerGone);
-        if let State::Open(lent) = std::mem::replace(&mut self.state, ended) {
-            lent.linger();
+        if let State::Open(shared) = &self.state {
+            shared.abandon();
         }
     }
 }

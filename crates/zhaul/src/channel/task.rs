@@ -4,6 +4,8 @@
 //! there is no system call. The runtime needs I/O enabled. A time limit is `tokio::time::timeout`.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::pin::pin;
+use std::sync::Arc;
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -43,11 +45,14 @@ impl AsyncSender {
     /// As [`Sender::send`].
     pub async fn send(&mut self, buffer: impl Into<Outgoing>) -> Result<(), ChannelError> {
         let mut buffer = buffer.into();
-        while let Some(refused) = self.sender.try_send(buffer)? {
-            buffer = refused;
-            self.something_came().await?;
+        loop {
+            let seen = self.returned()?;
+            match self.sender.try_send(buffer)? {
+                None => return Ok(()),
+                Some(refused) => buffer = refused,
+            }
+            self.something_came(seen).await?;
         }
-        Ok(())
     }
 
     /// As [`Sender::try_send`].
@@ -67,12 +72,15 @@ impl AsyncSender {
     /// As [`Sender::send`].
     pub async fn allocate(&mut self, pool: &Pool) -> Result<Option<FBufMut>, ChannelError> {
         loop {
-            self.sender.run(|lent| Ok(lent.reclaim()?))?;
+            let (seen, out) = self.sender.run(|lent| {
+                lent.reclaim()?;
+                Ok((lent.returned(), lent.len()))
+            })?;
             let buffer = pool.allocate();
-            if buffer.is_some() || self.sender.run(|lent| Ok(lent.len()))? == 0 {
+            if buffer.is_some() || out == 0 {
                 return Ok(buffer);
             }
-            self.something_came().await?;
+            self.something_came(seen).await?;
         }
     }
 
@@ -82,17 +90,26 @@ impl AsyncSender {
     /// # Errors
     /// As [`Sender::finish`], but a time-out.
     pub async fn finish(mut self) -> Result<(), ChannelError> {
-        // A receiver whose socket has no room for a message did not read what 256 others say.
-        self.sender.run(|lent| lent.say_finished(None))?;
         loop {
-            let out = self.sender.run(|lent| {
+            let mut ready = self
+                .socket
+                .writable()
+                .await
+                .map_err(ChannelError::io("epoll"))?;
+            if self.sender.run(|lent| lent.say_finished())? {
+                break;
+            }
+            ready.clear_ready();
+        }
+        loop {
+            let (seen, out) = self.sender.run(|lent| {
                 lent.reclaim()?;
-                Ok(lent.len())
+                Ok((lent.returned(), lent.len()))
             })?;
             if out == 0 {
                 return Ok(());
             }
-            self.something_came().await?;
+            self.something_came(seen).await?;
         }
     }
 
@@ -101,25 +118,40 @@ impl AsyncSender {
         self.sender
     }
 
-    async fn something_came(&mut self) -> Result<(), ChannelError> {
-        let came = self
-            .sender
-            .run(|lent| Ok(lent.link().sleep_on_socket(lent.returned())))?;
-        if !came {
-            let mut ready = self
-                .socket
-                .readable()
-                .await
-                .map_err(ChannelError::io("epoll"))?;
-            let read = self.sender.run(|lent| {
-                lent.link().awake();
-                lent.read_messages()
-            })?;
-            if read == Read::All {
-                ready.clear_ready();
-            }
+    /// Waits until more came back than `seen`, or may have.
+    async fn something_came(&mut self, seen: u32) -> Result<(), ChannelError> {
+        let shared = Arc::clone(self.sender.shared()?);
+        let mut notified = pin!(shared.notify.notified());
+        notified.as_mut().enable();
+        let (attended, came) = self.sender.run(|lent| {
+            let came = lent.attended && lent.returned() != seen
+                || !lent.attended && lent.link().sleep_on_socket(seen);
+            Ok((lent.attended, came))
+        })?;
+        if came {
+            return Ok(());
         }
-        self.sender.run(|lent| Ok(lent.reclaim()?))
+        if attended {
+            notified.await;
+            return self.sender.run(|_| Ok(()));
+        }
+        let mut ready = self
+            .socket
+            .readable()
+            .await
+            .map_err(ChannelError::io("epoll"))?;
+        let read = self.sender.run(|lent| {
+            lent.link().awake();
+            lent.read_messages()
+        })?;
+        if read == Read::All {
+            ready.clear_ready();
+        }
+        Ok(())
+    }
+
+    fn returned(&mut self) -> Result<u32, ChannelError> {
+        self.sender.run(|lent| Ok(lent.returned()))
     }
 }
 
@@ -152,6 +184,9 @@ impl AsyncReceiver {
             if let Some(buffer) = self.receiver.run(Receiver::take)? {
                 return Ok(Some(buffer));
             }
+            if self.receiver.is_finished() {
+                return self.receiver.run(Receiver::last);
+            }
             if self.receiver.sleep_on_socket() {
                 continue;
             }
@@ -180,6 +215,6 @@ fn watch(socket: std::io::Result<OwnedFd>) -> Result<AsyncFd<OwnedFd>, ChannelEr
     // replacement is an unsafe function.
     #[expect(deprecated)]
     socket
-        .and_then(|socket| AsyncFd::with_interest(socket, Interest::READABLE))
+        .and_then(|socket| AsyncFd::with_interest(socket, Interest::READABLE | Interest::WRITABLE))
         .map_err(ChannelError::io("epoll"))
 }
