@@ -101,6 +101,17 @@ fn finishing_is_an_end_and_dropping_is_not() {
     assert!(matches!(receiver.try_receive().unwrap(), Received::End));
     finishing.join().unwrap().unwrap();
 
+    // The end is told as often as it is asked for, while the sender still waits for what is out.
+    let (mut sender, mut receiver) = channel::pair(4).unwrap();
+    sender.send(filled(&pool, 7, 3)).unwrap();
+    let finishing = thread::spawn(move || sender.finish(None));
+    let kept = receiver.receive().unwrap();
+    assert!(receiver.receive().unwrap().is_none());
+    assert!(receiver.receive().unwrap().is_none());
+    assert!(!finishing.is_finished());
+    drop(kept);
+    finishing.join().unwrap().unwrap();
+
     let (mut sender, mut receiver) = channel::pair(4).unwrap();
     sender.send(filled(&pool, 7, 3)).unwrap();
     drop(sender);
@@ -166,6 +177,67 @@ fn a_buffer_goes_through_a_third_hand_without_a_copy() {
         let _ = first.reclaim();
         thread::yield_now();
     }
+}
+
+#[test]
+fn what_was_passed_on_comes_back_while_the_middle_sleeps() {
+    // A window of one: the first can send again only when the middle has given back.
+    let (mut first, mut middle_in) = channel::pair(1).unwrap();
+    let (mut middle_out, mut last) = channel::pair(1).unwrap();
+    let middle = thread::spawn(move || {
+        while let Some(buffer) = middle_in.receive().unwrap() {
+            middle_out.send(buffer).unwrap();
+        }
+        middle_out.finish(None).unwrap();
+    });
+    let pool = pool(2);
+    let sending = thread::spawn(move || {
+        for byte in 0..200 {
+            let mut buffer = first.allocate(&pool).unwrap().unwrap();
+            buffer[0] = byte;
+            first.send(buffer.freeze(1)).unwrap();
+        }
+        first.finish(None).unwrap();
+    });
+    for byte in 0..200 {
+        let buffer = last.receive().unwrap().unwrap();
+        assert_eq!(buffer.secure().unwrap().0[..], [byte]);
+    }
+    assert!(last.receive().unwrap().is_none());
+    middle.join().unwrap();
+    sending.join().unwrap();
+}
+
+#[cfg(feature = "tokio")]
+#[tokio::test]
+async fn tasks_pass_on_what_they_receive() {
+    use zhaul::channel::{AsyncReceiver, AsyncSender};
+    let (first, middle_in) = channel::pair(1).unwrap();
+    let (middle_out, last) = channel::pair(2).unwrap();
+    let mut middle_in = AsyncReceiver::new(middle_in).unwrap();
+    let mut middle_out = AsyncSender::new(middle_out).unwrap();
+    let middle = tokio::spawn(async move {
+        while let Some(buffer) = middle_in.receive().await.unwrap() {
+            middle_out.send(buffer).await.unwrap();
+        }
+        middle_out.finish().await.unwrap();
+    });
+    let mut first = AsyncSender::new(first).unwrap();
+    let sending = tokio::spawn(async move {
+        let buffer = filled(&pool(1), 3, 3);
+        for _ in 0..200 {
+            first.send(buffer.clone()).await.unwrap();
+        }
+        first.finish().await.unwrap();
+    });
+    let mut last = AsyncReceiver::new(last).unwrap();
+    for _ in 0..200 {
+        let buffer = last.receive().await.unwrap().unwrap();
+        assert_eq!(buffer.secure().unwrap().0[..], [3; 3]);
+    }
+    assert!(last.receive().await.unwrap().is_none());
+    middle.await.unwrap();
+    sending.await.unwrap();
 }
 
 #[test]
