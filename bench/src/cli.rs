@@ -26,6 +26,11 @@ pub(crate) enum Command {
     Idle(Options),
     /// zhaul proxy, HAProxy, nginx stream and two bare relay loops
     Proxy(Options),
+    /// A message to another process and back: pipe, UNIX socket, channels of shared buffers
+    Channel(crate::channel::Options),
+    /// The other process of `channel`
+    #[command(hide = true)]
+    ChannelPeer(crate::channel::PeerArgs),
     /// serve, cold and idle, in one report
     All(Options),
     /// One of the bare loops that everything is compared with

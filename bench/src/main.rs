@@ -7,6 +7,7 @@
 //! Not here: micro-benchmarks of single routes (`zhaul bench`), and tests of the server.
 
 mod affinity;
+mod channel;
 mod check;
 mod child;
 mod cli;
@@ -39,6 +40,8 @@ fn main() -> ExitCode {
         cli::Command::Cold(options) => suite::run(&[suite::Suite::Cold], &options),
         cli::Command::Idle(options) => suite::run(&[suite::Suite::Idle], &options),
         cli::Command::Proxy(options) => suite::run(&[suite::Suite::Proxy], &options),
+        cli::Command::Channel(options) => channel::run(&options),
+        cli::Command::ChannelPeer(args) => channel::peer(&args),
         cli::Command::All(options) => suite::run(&suite::Suite::ALL, &options),
     };
     match outcome {
