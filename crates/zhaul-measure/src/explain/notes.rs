@@ -181,15 +181,17 @@ fn from_memory(context: &Context<'_>) -> Option<String> {
     if context.sink.about.found_by != FoundBy::Route {
         return None;
     }
-    let least = amount(context.host.thresholds.zero_copy_min_bytes);
-    let what = match context.sink.facts.in_place_ends_at {
+    let by_reference = match context.sink.facts.in_place_ends_at {
         InPlaceEnd::Acknowledged => {
-            "with MSG_ZEROCOPY (ZeroCopy::Auto), 0 copies if the device gathers"
+            let least = amount(context.host.thresholds.zero_copy_min_bytes);
+            format!(
+                "with MSG_ZEROCOPY (ZeroCopy::Auto, pieces from {least} on) 0, if the device gathers"
+            )
         }
-        _ => "not by reference: on this way the kernel would copy it after all, and say so",
+        _ => "MSG_ZEROCOPY gains nothing, since on this way the kernel copies after all".to_owned(),
     };
     Some(format!(
-        "what a program has in memory goes there by send, 1 CPU copy; from {least} on {what}"
+        "what a program has in memory goes there by send, 1 CPU copy; {by_reference}"
     ))
 }
 

@@ -79,10 +79,7 @@ pub(super) fn claim(cookie: u64, enable: impl FnOnce(bool) -> io::Result<()>) ->
         }
         Some(Holder::Reaper(orphan)) => {
             table.orphans -= 1;
-            if let Some(epoll) = &table.epoll {
-                // Fails if it could not be added.
-                let _ = epoll::delete(epoll, &orphan.account.socket);
-            }
+            table.unwatch(&orphan.account);
             Past::Pending(orphan.account)
         }
     })
@@ -138,6 +135,14 @@ impl Table {
         self.epoll.clone()
     }
 
+    /// Closing our descriptor would not do: it stays watched as long as anybody has the socket open.
+    fn unwatch(&self, account: &Account) {
+        if let Some(epoll) = &self.epoll {
+            // Fails if it could not be added.
+            let _ = epoll::delete(epoll, &account.socket);
+        }
+    }
+
     /// Remembers the number of the next call on a socket that nobody holds, if it is known.
     fn settle(&mut self, account: &Account) {
         let Account { cookie, .. } = *account;
@@ -183,6 +188,7 @@ impl Table {
             return None;
         };
         self.orphans -= 1;
+        self.unwatch(&orphan.account);
         self.settle(&orphan.account);
         Some((freed, Some(orphan.account)))
     }
