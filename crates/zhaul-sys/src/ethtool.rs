@@ -20,6 +20,8 @@ pub enum Feature {
     TcpSegmentation,
     /// ETHTOOL_GGSO: the kernel cuts large segments just before the device.
     GenericSegmentation,
+    /// ETHTOOL_GFLAGS: it steers flows to receive queues by rules (n-tuple filters).
+    FlowSteering,
 }
 
 impl Feature {
@@ -30,6 +32,16 @@ impl Feature {
             Self::ScatterGather => 0x18,
             Self::TcpSegmentation => 0x1e,
             Self::GenericSegmentation => 0x23,
+            Self::FlowSteering => 0x25,
+        }
+    }
+
+    /// The bits of the answer that say so.
+    const fn bits(self) -> u32 {
+        match self {
+            // ETH_FLAG_NTUPLE
+            Self::FlowSteering => 1 << 27,
+            _ => u32::MAX,
         }
     }
 }
@@ -46,7 +58,7 @@ pub fn is_on(socket: BorrowedFd<'_>, interface: &str, feature: Feature) -> io::R
         data: 0,
     };
     ask(socket, interface, &mut value)?;
-    Ok(value.data != 0)
+    Ok(value.data & feature.bits() != 0)
 }
 
 /// What drives a device.
@@ -151,6 +163,7 @@ mod tests {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         assert!(is_on(socket.as_fd(), "lo", Feature::ScatterGather).unwrap());
         assert!(is_on(socket.as_fd(), "lo", Feature::TxChecksum).unwrap());
+        assert!(!is_on(socket.as_fd(), "lo", Feature::FlowSteering).unwrap());
     }
 
     #[test]

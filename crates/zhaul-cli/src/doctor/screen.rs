@@ -358,6 +358,8 @@ fn describe(device: &Device) -> String {
         ("checksums", device.tx_checksum),
         ("TSO", device.tso),
         ("GSO", device.gso),
+        ("header split", device.header_split),
+        ("flow steering", device.flow_steering),
     ];
     let named = |wanted: Option<bool>| -> Vec<&str> {
         let these = features.iter().filter(|(_, on)| *on == wanted);

@@ -66,7 +66,9 @@ fn the_report_has_every_documented_field() {
     for device in report["devices"].as_array().unwrap() {
         let keys = [
             "driver",
+            "flow_steering",
             "gso",
+            "header_split",
             "name",
             "physical",
             "reason",
@@ -170,6 +172,7 @@ fn every_mechanism_of_the_design_is_there() {
         "io_uring_send_zc",
         "ktls",
         "tcp_zerocopy_receive",
+        "io_uring_recv_zc",
         "userfaultfd",
         "memfd",
         "hugepages",

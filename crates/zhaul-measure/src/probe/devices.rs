@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use zhaul_sys::ethtool::{Driver, Feature, driver, is_on};
+use zhaul_sys::ethtool_rings::splits_headers;
 use zhaul_sys::getifaddrs::interface_addresses;
 use zhaul_sys::if_nameindex::{Interface, interfaces};
 
@@ -64,6 +65,8 @@ fn describe(interface: &Interface, socket: Option<&OwnedFd>) -> Device {
         tx_checksum,
         tso: feature(Feature::TcpSegmentation),
         gso: feature(Feature::GenericSegmentation),
+        header_split: splits_headers(interface.index),
+        flow_steering: feature(Feature::FlowSteering),
         sendfile,
         reason: reason.to_owned(),
     }

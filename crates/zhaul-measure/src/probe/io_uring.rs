@@ -6,9 +6,10 @@ use rustix::io::Errno;
 use zhaul_sys::io_uring::Ring;
 
 use super::context::Context;
+use super::devices;
 use super::ends::{Checker, Ends, PATIENCE, wait};
 use super::pattern;
-use super::report::{Cause, Group};
+use super::report::{Cause, Device, Group};
 use super::scratch;
 use super::seen::{Mechanism, Seen};
 use super::trouble::{During, Trouble, described, errno_of};
@@ -29,6 +30,15 @@ pub(super) const SEND_ZC: Mechanism = Mechanism {
     group: Group::ToSocket,
     since: (6, 0),
     since_text: "6.0",
+};
+
+pub(super) const RECV_ZC: Mechanism = Mechanism {
+    id: "io_uring_recv_zc",
+    name: "RECV_ZC",
+    call: "io_uring_register (IORING_REGISTER_ZCRX_IFQ)",
+    group: Group::FromSocket,
+    since: (6, 15),
+    since_text: "6.15",
 };
 
 /// A read of a file.
@@ -97,6 +107,56 @@ pub(super) fn send_zc(context: &Context) -> Result<Seen, Trouble> {
             evidence,
         ),
     })
+}
+
+/// Whether a device has what zero-copy receive takes. A queue of it is not taken for that: it would
+/// lose what it is receiving.
+pub(super) fn recv_zc(context: &Context) -> Result<Seen, Trouble> {
+    let there = ring(context)?
+        .operations()
+        .during("io_uring_register (PROBE)")?;
+    if !there.contains(&"RECV_ZC") {
+        return Err(Seen::missing(
+            Cause::KernelLacks,
+            "the kernel has no such operation; Linux 6.15 has, if built with IO_URING_ZCRX",
+            "IORING_REGISTER_PROBE does not list it",
+        )
+        .remedy("a kernel from 6.15 on")
+        .into());
+    }
+    let devices = devices::look();
+    let real: Vec<_> = devices.iter().filter(|device| device.physical).collect();
+    let lacks: Vec<String> = real.iter().map(|device| lack_of(device)).collect();
+    let evidence =
+        "IORING_REGISTER_PROBE lists it; devices were asked by ethtool, nothing was received";
+    Ok(if real.is_empty() {
+        Seen::missing(Cause::DeviceLacks, "no network device", evidence)
+    } else if lacks.iter().all(|lack| !lack.is_empty()) {
+        Seen::missing(Cause::DeviceLacks, lacks.join("; "), evidence).remedy(
+            "a device with both: ethtool -G DEV tcp-data-split on, ethtool -K DEV ntuple on",
+        )
+    } else {
+        Seen::unknown(
+            "a device has header split and flow steering; to try it would take a receive queue",
+            evidence,
+        )
+    })
+}
+
+/// `eth0 has no header split`; nothing if it has all.
+fn lack_of(device: &Device) -> String {
+    let lacks: Vec<_> = [
+        (device.header_split, "header split"),
+        (device.flow_steering, "flow steering"),
+    ]
+    .into_iter()
+    .filter(|(has, _)| *has != Some(true))
+    .map(|(_, what)| what)
+    .collect();
+    match lacks.is_empty() {
+        true => String::new(),
+        false => format!("{} has no {}", device.name, lacks.join(" and no ")),
+    }
 }
 
 fn ring(context: &Context) -> Result<Ring, Trouble> {

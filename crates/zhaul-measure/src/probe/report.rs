@@ -201,6 +201,11 @@ pub struct Device {
     pub tso: Option<bool>,
     /// The kernel cuts large segments just before the device.
     pub gso: Option<bool>,
+    /// It puts TCP payload that it receives into buffers apart from headers; none: it does not tell,
+    /// or cannot.
+    pub header_split: Option<bool>,
+    /// It steers flows to receive queues by rules.
+    pub flow_steering: Option<bool>,
     /// What that means for the pages that sendfile sends.
     pub sendfile: Gathering,
     /// Why, in a few words.

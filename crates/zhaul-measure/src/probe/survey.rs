@@ -26,7 +26,7 @@ type Probe = fn(&Context) -> Result<Seen, Trouble>;
 type FileProbe = fn(&Subject) -> Result<Seen, Trouble>;
 
 /// In the order of the report.
-pub(super) const MECHANISMS: [(Mechanism, Probe); 20] = [
+pub(super) const MECHANISMS: [(Mechanism, Probe); 21] = [
     (read_write::READ_WRITE, read_write::to_socket),
     (mmap::TO_SOCKET, mmap::to_socket),
     (sendfile::TO_SOCKET, sendfile::to_socket),
@@ -42,6 +42,7 @@ pub(super) const MECHANISMS: [(Mechanism, Probe); 20] = [
         tcp_zerocopy_receive::TCP_ZEROCOPY_RECEIVE,
         tcp_zerocopy_receive::from_socket,
     ),
+    (io_uring::RECV_ZC, io_uring::recv_zc),
     (io_uring::READ, io_uring::read),
     (memfd::MEMFD, memfd::try_it),
     (userfaultfd::USERFAULTFD, userfaultfd::try_it),

@@ -4,12 +4,11 @@
 //! one may have the same name. Netlink is asked in ours.
 
 use std::net::IpAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 
-use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with,
-};
+use rustix::net::AddressFamily;
 
+use crate::netlink::{self, NLM_F_DUMP, NLM_F_REQUEST, Netlink, Request, attributes, text, word};
 use crate::setsockopt;
 
 /// Where packets to an address go.
@@ -36,27 +35,16 @@ pub(super) struct Link {
 }
 
 /// Who answers.
-pub(super) struct Rtnetlink {
-    socket: OwnedFd,
-    /// Large enough for any message but those of links with hundreds of virtual functions, which
-    /// are not asked for.
-    buffer: Vec<u8>,
-}
+pub(super) struct Rtnetlink(Netlink);
 
 impl Rtnetlink {
     pub(super) fn open() -> Option<Self> {
-        // Without an address, messages go to the kernel; NETLINK_ROUTE is protocol 0.
-        let flags = SocketFlags::CLOEXEC;
-        let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None).ok()?;
-        Some(Self {
-            socket,
-            buffer: vec![0; 32 << 10],
-        })
+        Netlink::open(netlink::ROUTE).map(Self)
     }
 
     /// True if the socket is of the namespace that is asked here.
     pub(super) fn is_beside(&self, socket: BorrowedFd<'_>) -> bool {
-        let own = setsockopt::netns_cookie(self.socket.as_fd()).ok();
+        let own = setsockopt::netns_cookie(self.0.socket()).ok();
         own.is_some() && own == setsockopt::netns_cookie(socket).ok()
     }
 
@@ -76,7 +64,7 @@ impl Rtnetlink {
             request.attribute(RTA_OIF, &interface.to_ne_bytes());
         }
         let mut route = None;
-        self.ask(request, |kind, body| {
+        self.0.ask(request, |kind, body| {
             if kind == RTM_NEWROUTE {
                 route = parse_route(body);
             }
@@ -91,7 +79,7 @@ impl Rtnetlink {
         request.bytes(&index.to_ne_bytes());
         request.bytes(&[0; 8]);
         let mut link = None;
-        self.ask(request, |kind, body| {
+        self.0.ask(request, |kind, body| {
             if kind == RTM_NEWLINK {
                 link = parse_link(body);
             }
@@ -105,7 +93,7 @@ impl Rtnetlink {
         request.bytes(&[0; 16]);
         request.attribute(IFLA_MASTER, &master.to_ne_bytes());
         let mut links = Vec::new();
-        self.ask(request, |kind, body| {
+        self.0.ask(request, |kind, body| {
             if kind == RTM_NEWLINK {
                 links.extend(parse_link(body));
             }
@@ -114,81 +102,6 @@ impl Rtnetlink {
         links.retain(|link| link.master == Some(master));
         Some(links)
     }
-
-    /// Sends a request and hands on every message of the answer; `None` if there was an error.
-    fn ask(&mut self, request: Request, mut take: impl FnMut(u16, &[u8])) -> Option<()> {
-        let is_dump = request.is_dump;
-        let message = request.finish();
-        let sent = send(&self.socket, &message, SendFlags::empty()).ok()?;
-        if sent != message.len() {
-            return None;
-        }
-        loop {
-            let (received, full) =
-                recv(&self.socket, &mut self.buffer[..], RecvFlags::TRUNC).ok()?;
-            let mut rest = self.buffer.get(..received.min(full))?;
-            if full > received || rest.is_empty() {
-                return None;
-            }
-            while let Some((kind, body, next)) = message_of(rest) {
-                match kind {
-                    NLMSG_ERROR => return None,
-                    NLMSG_DONE => return Some(()),
-                    kind => take(kind, body),
-                }
-                rest = next;
-            }
-            if !is_dump {
-                return Some(());
-            }
-        }
-    }
-}
-
-/// A message to the kernel.
-struct Request {
-    message: Vec<u8>,
-    is_dump: bool,
-}
-
-impl Request {
-    fn new(kind: u16, flags: u16) -> Self {
-        // The length comes last; sequence and port are the only ones of this socket.
-        let mut message = vec![0; HEADER_BYTES];
-        message[4..6].copy_from_slice(&kind.to_ne_bytes());
-        message[6..8].copy_from_slice(&flags.to_ne_bytes());
-        Self {
-            message,
-            is_dump: flags & NLM_F_DUMP != 0,
-        }
-    }
-
-    fn bytes(&mut self, bytes: &[u8]) {
-        self.message.extend_from_slice(bytes);
-    }
-
-    /// An attribute whose value is a multiple of 4 bytes long.
-    fn attribute(&mut self, kind: u16, value: &[u8]) {
-        let len = u16::try_from(4 + value.len()).unwrap_or(4);
-        self.bytes(&len.to_ne_bytes());
-        self.bytes(&kind.to_ne_bytes());
-        self.bytes(value);
-    }
-
-    fn finish(mut self) -> Vec<u8> {
-        let len = u32::try_from(self.message.len()).unwrap_or(0);
-        self.message[..4].copy_from_slice(&len.to_ne_bytes());
-        self.message
-    }
-}
-
-/// The first message: its kind, its body, and what follows it.
-fn message_of(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
-    let len = word(bytes, 0)? as usize;
-    let kind = half_word(bytes, 4)?;
-    let body = bytes.get(HEADER_BYTES..len)?;
-    let next = bytes.get(len.next_multiple_of(4)..).unwrap_or(&[]);
-    Some((kind, body, next))
 }
 
 fn parse_route(body: &[u8]) -> Option<Route> {
@@ -228,32 +141,6 @@ fn parse_link(body: &[u8]) -> Option<Link> {
     Some(link)
 }
 
-fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    std::iter::from_fn(move || {
-        let len = usize::from(half_word(bytes, 0)?);
-        let kind = half_word(bytes, 2)? & NLA_TYPE_MASK;
-        let value = bytes.get(4..len)?;
-        bytes = bytes.get(len.next_multiple_of(4)..).unwrap_or(&[]);
-        Some((kind, value))
-    })
-}
-
-fn text(bytes: &[u8]) -> Option<String> {
-    let end = bytes.iter().position(|byte| *byte == 0);
-    let text = bytes.get(..end.unwrap_or(bytes.len()))?;
-    std::str::from_utf8(text).ok().map(str::to_owned)
-}
-
-fn word(bytes: &[u8], at: usize) -> Option<u32> {
-    let bytes = bytes.get(at..at + 4)?;
-    bytes.try_into().ok().map(u32::from_ne_bytes)
-}
-
-fn half_word(bytes: &[u8], at: usize) -> Option<u16> {
-    let bytes = bytes.get(at..at + 2)?;
-    bytes.try_into().ok().map(u16::from_ne_bytes)
-}
-
 fn octets(address: IpAddr) -> Vec<u8> {
     match address {
         IpAddr::V4(address) => address.octets().to_vec(),
@@ -265,13 +152,7 @@ fn low_byte(family: u16) -> u8 {
     family.to_le_bytes()[0]
 }
 
-// linux/netlink.h, linux/rtnetlink.h, linux/if_link.h
-const HEADER_BYTES: usize = 16;
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
-const NLM_F_REQUEST: u16 = 1;
-const NLM_F_DUMP: u16 = 0x300;
-const NLA_TYPE_MASK: u16 = 0x3fff;
+// linux/rtnetlink.h, linux/if_link.h
 const RTM_NEWLINK: u16 = 16;
 const RTM_GETLINK: u16 = 18;
 const RTM_NEWROUTE: u16 = 24;
@@ -305,11 +186,7 @@ mod tests {
 
     #[test]
     fn nonsense_is_no_answer() {
-        assert_eq!(message_of(&[1, 2, 3]), None);
-        assert_eq!(message_of(&[0xff; 64]), None);
         assert_eq!(parse_link(&[0; 8]), None);
         assert_eq!(parse_route(&[0; 12]), None);
-        assert_eq!(attributes(&[3, 0, 1, 0, 9, 9]).count(), 0);
-        assert_eq!(attributes(&[0; 16]).count(), 0);
     }
 }
