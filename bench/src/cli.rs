@@ -31,6 +31,8 @@ pub(crate) enum Command {
     /// The other process of `channel`
     #[command(hide = true)]
     ChannelPeer(crate::channel::PeerArgs),
+    /// Receiving by copying, as mapped pages, and into a pool
+    Receive(crate::receive::Options),
     /// serve, cold and idle, in one report
     All(Options),
     /// One of the bare loops that everything is compared with

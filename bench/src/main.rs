@@ -20,6 +20,7 @@ mod host;
 mod interrupt;
 mod limits;
 mod memory;
+mod receive;
 mod report;
 mod sample;
 mod server;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         cli::Command::Proxy(options) => suite::run(&[suite::Suite::Proxy], &options),
         cli::Command::Channel(options) => channel::run(&options),
         cli::Command::ChannelPeer(args) => channel::peer(&args),
+        cli::Command::Receive(options) => receive::run(&options),
         cli::Command::All(options) => suite::run(&suite::Suite::ALL, &options),
     };
     match outcome {

@@ -35,6 +35,11 @@
 //! A [`Filling`] receives into a buffer of a [`Pool`](crate::Pool): one copy, after which the bytes are
 //! immutable and sent on, sliced or handed to another process without another.
 //!
+//! # Whether it pays
+//! Mapping a page is work for the page tables and the TLB. Where the copy stays in the core's cache it
+//! costs less CPU time than that: 2.6 times less over loopback on a virtual machine
+//! (docs/receive.md). `zhaul-bench receive` measures it.
+//!
 //! # What it does not do
 //! It does not frame messages, and it does not decrypt: a socket with kTLS is copied. A view holds
 //! memory that the kernel counts for nobody; before a receive waits, and when the receiver is
@@ -129,8 +134,9 @@ impl<S: AsFd> Receiver<S> {
 
     fn wait(&mut self, until: &mut Option<Option<Instant>>) -> Result<(), ReceiveError> {
         self.state.release();
-        let waited = wait_for_bytes(self.socket.as_fd(), until);
-        waited.map_err(|errno| self.state.failed(Operation::Wait, errno))
+        let socket = self.socket.as_fd();
+        let until = *until.get_or_insert_with(|| patience_of(socket));
+        wait_for_bytes(socket, until).map_err(|errno| self.state.failed(Operation::Wait, errno))
     }
 }
 
@@ -170,16 +176,14 @@ impl<S> Receiver<S> {
     }
 }
 
-/// Waits until there is something to receive, or its end, as long as `SO_RCVTIMEO` says from the first
-/// time on.
-fn wait_for_bytes(
-    socket: BorrowedFd<'_>,
-    until: &mut Option<Option<Instant>>,
-) -> Result<(), Errno> {
-    let until = until.get_or_insert_with(|| {
-        let patience = socket_timeout(socket, Timeout::Recv).ok().flatten()?;
-        Instant::now().checked_add(patience)
-    });
+/// Until when `SO_RCVTIMEO` lets a receive wait that begins now.
+fn patience_of(socket: BorrowedFd<'_>) -> Option<Instant> {
+    let patience = socket_timeout(socket, Timeout::Recv).ok().flatten()?;
+    Instant::now().checked_add(patience)
+}
+
+/// Waits until there is something to receive, or its end.
+fn wait_for_bytes(socket: BorrowedFd<'_>, until: Option<Instant>) -> Result<(), Errno> {
     let left = until.map(|until| until.saturating_duration_since(Instant::now()));
     if left == Some(Duration::ZERO) {
         return Err(Errno::EAGAIN);
@@ -188,7 +192,8 @@ fn wait_for_bytes(
     ends.wait([Some(READABLE)], &[], left).map(drop)
 }
 
-/// Where mapping begins to cost less than copying: `zhaul bench receive` measures it.
+/// Below this a copy costs less than page tables wherever it was measured; above it that depends on the
+/// machine (docs/receive.md).
 pub const DEFAULT_COPY_BYTES: usize = 32 << 10;
 
 impl fmt::Display for ReceiveError {

@@ -6,7 +6,7 @@ use rustix::net::RecvFlags;
 
 use zhaul_core::{Errno, Operation};
 
-use super::{ReceiveError, wait_for_bytes};
+use super::{ReceiveError, patience_of, wait_for_bytes};
 use crate::errno::of_rustix;
 use crate::memory::{FBuf, FBufMut};
 
@@ -71,10 +71,11 @@ impl Filling {
     /// Those of the connection.
     pub fn receive(&mut self, socket: impl AsFd) -> Result<bool, ReceiveError> {
         let socket = socket.as_fd();
-        let mut until = None;
         loop {
-            match self.attempt(socket) {
-                Err(Errno::EAGAIN) => wait_for_bytes(socket, &mut until)
+            // In blocking mode the call itself waits, as long.
+            let until = patience_of(socket);
+            match self.attempt(socket, RecvFlags::WAITALL) {
+                Err(Errno::EAGAIN) => wait_for_bytes(socket, until)
                     .map_err(|errno| self.failed(Operation::Wait, errno))?,
                 Err(errno) => return Err(self.failed(Operation::Read, errno)),
                 Ok(0) => return Ok(self.is_full()),
@@ -96,7 +97,10 @@ impl Filling {
 
         let mut watch = crate::async_io::Watch::source();
         loop {
-            let attempt = || self.attempt(socket.fd()).map_err(std::io::Error::from);
+            let attempt = || {
+                let received = self.attempt(socket.fd(), RecvFlags::DONTWAIT);
+                received.map_err(std::io::Error::from)
+            };
             match watch.attempt(socket, Interest::READABLE, attempt) {
                 Ok(0) => return Ok(self.is_full()),
                 Ok(_) => {}
@@ -117,13 +121,13 @@ impl Filling {
     }
 
     /// Receives once; 0 at the end and when full.
-    fn attempt(&mut self, socket: impl AsFd) -> Result<usize, Errno> {
+    fn attempt(&mut self, socket: impl AsFd, flags: RecvFlags) -> Result<usize, Errno> {
         let room = &mut self.buffer[self.filled..self.limit];
         if room.is_empty() {
             return Ok(0);
         }
         loop {
-            match rustix::net::recv(&socket, &mut *room, RecvFlags::DONTWAIT) {
+            match rustix::net::recv(&socket, &mut *room, flags) {
                 Ok((received, _)) => {
                     self.filled += received;
                     return Ok(received);

@@ -15,7 +15,7 @@ use crate::errno::{errno_of, of_rustix};
 /// What a receiver knows of its socket, and where it receives to.
 #[derive(Debug)]
 pub(super) struct State {
-    window: Result<ReceiveWindow, Errno>,
+    window: Result<ReceiveWindow, Copying>,
     maps_local_peer: bool,
     /// So much is copied rather than mapped.
     copy_up_to: usize,
@@ -50,7 +50,7 @@ impl State {
     pub(super) fn new(socket: BorrowedFd<'_>) -> Self {
         let window = ReceiveWindow::of(socket, WINDOW_BYTES);
         Self {
-            window: window.map_err(|error| errno_of(&error)),
+            window: window.map_err(|error| Copying::Unsupported(errno_of(&error))),
             maps_local_peer: false,
             copy_up_to: DEFAULT_COPY_BYTES,
             buffer: Vec::new(),
@@ -144,18 +144,19 @@ impl State {
 
     /// Has pages mapped, if that may pay.
     fn ask(&mut self, at_most: usize) -> Asked {
+        let local = |window: &ReceiveWindow| !window.is_remote() && !self.maps_local_peer;
+        if self.window.as_ref().is_ok_and(local) {
+            self.window = Err(Copying::LocalPeer);
+        }
         let window = match &mut self.window {
             Ok(window) => window,
-            Err(errno) => return Asked::copy(Copying::Unsupported(*errno), at_most),
+            Err(why) => return Asked::copy(*why, at_most),
         };
-        if !window.is_remote() && !self.maps_local_peer {
-            return Asked::copy(Copying::LocalPeer, at_most);
+        let page = rustix::param::page_size();
+        let mappable = at_most.min(window.capacity()) / page * page;
+        if mappable == 0 || at_most <= self.copy_up_to {
+            return Asked::copy(Copying::SmallRead, at_most);
         }
-        let mappable = at_most.min(window.capacity()) / self.page() * self.page();
-        let window = match &mut self.window {
-            Ok(window) if mappable > 0 && at_most > self.copy_up_to => window,
-            _ => return Asked::copy(Copying::SmallRead, at_most),
-        };
         if self.rest > 0 {
             self.rest -= 1;
             return Asked::copy(Copying::AskedInVain, at_most);
@@ -172,8 +173,9 @@ impl State {
                     std::io::ErrorKind::Unsupported => Errno::ENOSYS,
                     _ => errno_of(&error),
                 };
-                self.window = Err(errno);
-                return Asked::copy(Copying::Unsupported(errno), at_most);
+                let why = Copying::Unsupported(errno);
+                self.window = Err(why);
+                return Asked::copy(why, at_most);
             }
         };
         self.error = received.error.map(Errno::from_raw);
@@ -197,10 +199,6 @@ impl State {
             hint => hint.min(at_most - copied),
         };
         Asked::Copy { why, copied, room }
-    }
-
-    fn page(&self) -> usize {
-        rustix::param::page_size()
     }
 
     fn learn(&mut self, mapped: usize, to_read: usize) {
