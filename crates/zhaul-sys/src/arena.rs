@@ -43,7 +43,10 @@ pub struct Arena {
     shared: Arc<Shared>,
 }
 
+/// Apart from the counts of the Arc, which change with every slot that is taken, while this is read with
+/// every byte.
 #[derive(Debug)]
+#[repr(align(64))]
 struct Shared {
     mapping: Mapping,
     slots: Slots,

@@ -14,7 +14,6 @@ pub mod ficlonerange;
 pub mod fiemap;
 pub mod getifaddrs;
 pub mod getrusage;
-pub mod hugetlb;
 pub mod if_nameindex;
 #[cfg(feature = "io-uring")]
 pub mod io_uring;

@@ -1,9 +1,10 @@
-//! Huge pages: `mmap(2)` with MAP_HUGETLB, and the setting of the transparent ones.
+//! Huge pages: a memfd with MFD_HUGETLB, as pools of buffers use it, and the setting of the transparent
+//! ones.
 
 use std::os::fd::AsFd;
 
 use rustix::io::Errno;
-use zhaul_sys::hugetlb::HugeMapping;
+use zhaul_sys::arena::Arena;
 
 use super::context::{Context, chosen};
 use super::pattern;
@@ -15,10 +16,10 @@ use super::trouble::{During, Trouble, errno_of};
 pub(super) const HUGE_PAGES: Mechanism = Mechanism {
     id: "hugepages",
     name: "huge pages",
-    call: "mmap (MAP_HUGETLB)",
+    call: "memfd_create (MFD_HUGETLB)",
     group: Group::Memory,
-    since: (2, 6),
-    since_text: "2.6.32",
+    since: (4, 16),
+    since_text: "4.16",
 };
 
 pub(super) fn try_it(_: &Context) -> Result<Seen, Trouble> {
@@ -40,8 +41,8 @@ pub(super) fn try_it(_: &Context) -> Result<Seen, Trouble> {
 
 /// Pages that the administrator set aside.
 fn explicit(bytes: usize, transparent: &str) -> Result<Seen, Trouble> {
-    let mut memory = match HugeMapping::anonymous(bytes) {
-        Ok(memory) => memory,
+    let arena = match Arena::new(bytes, 1, true) {
+        Ok(arena) => arena,
         Err(error) if errno_of(&error) == Errno::NOMEM => {
             let count = (64 << 20) / bytes.max(1);
             return Err(Seen::limited(
@@ -53,17 +54,14 @@ fn explicit(bytes: usize, transparent: &str) -> Result<Seen, Trouble> {
             .fact("page_bytes", bytes)
             .into());
         }
-        Err(error) => return Err(error).during("mmap (MAP_HUGETLB)"),
+        Err(error) => return Err(error).during("memfd_create (MFD_HUGETLB)"),
     };
     let content = pattern::bytes(pattern::FEW);
     let (source, sink) = (scratch::holding(content)?, scratch::holding(&[])?);
     let len = content.len();
-    memory
-        .fill_from(source.as_fd(), len, 0)
-        .during("read into a huge page")?;
-    memory
-        .write_to(sink.as_fd(), len, 0)
-        .during("write from a huge page")?;
+    let mut page = arena.take().expect("nobody else knows it");
+    rustix::io::pread(&source, &mut page[..len], 0).during("read into a huge page")?;
+    rustix::io::pwrite(&sink, &page[..len], 0).during("write from a huge page")?;
     if scratch::content_of(sink.as_fd(), len).preparing("read")? != content {
         return Err(Trouble::Differs("a huge page"));
     }

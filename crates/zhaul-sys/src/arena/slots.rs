@@ -1,22 +1,27 @@
 //! Who holds which slot: counts and a bitmap, without the memory itself.
 //!
 //! A set bit is a free slot. Whoever clears it owns the slot, so there is no list whose head could be
-//! taken for another (ABA), and low slots are used first: what was used a moment ago is still in the
-//! cache, and pages that are never needed are never touched.
+//! taken for another (ABA). Each thread looks into a word of its own first and takes the lowest slot
+//! there: what was used a moment ago is still in the cache, and threads keep out of each other's lines.
 //!
 //! Everything that readers of a slot did happens before the next owner writes to it: they release the
 //! count, the last of them acquires it and releases the bit, and the next owner acquires the bit.
+
+use std::sync::atomic::AtomicU32;
 
 use super::sync::{AtomicU64, AtomicUsize, Ordering, fence};
 
 #[derive(Debug)]
 pub(super) struct Slots {
     /// Bit `n % 64` of word `n / 64`: slot `n` is free.
-    free: Box<[AtomicU64]>,
-    /// The word where a slot was freed last; where to look first.
-    hint: AtomicUsize,
+    free: Box<[Word]>,
     states: Box<[State]>,
 }
+
+/// In a cache line of its own.
+#[derive(Debug)]
+#[repr(align(64))]
+struct Word(AtomicU64);
 
 /// In a cache line of its own: neighbours are cloned and dropped on different cores.
 #[derive(Debug, Default)]
@@ -31,11 +36,10 @@ impl Slots {
         let words = slots.div_ceil(64);
         let free = (0..words).map(|word| {
             let bits = (slots - word * 64).min(64);
-            AtomicU64::new(u64::MAX >> (64 - bits))
+            Word(AtomicU64::new(u64::MAX >> (64 - bits)))
         });
         Self {
             free: free.collect(),
-            hint: AtomicUsize::new(0),
             states: (0..slots).map(|_| State::default()).collect(),
         }
     }
@@ -45,14 +49,14 @@ impl Slots {
     }
 
     pub(super) fn in_use(&self) -> usize {
-        let free = self.free.iter().map(|word| word.load(Ordering::Relaxed));
+        let free = self.free.iter().map(|word| word.0.load(Ordering::Relaxed));
         self.len() - free.map(|bits| bits.count_ones() as usize).sum::<usize>()
     }
 
     /// Takes a free slot with one reference to it.
     pub(super) fn take(&self) -> Option<u32> {
-        let first = self.hint.load(Ordering::Relaxed);
         let words = self.free.len();
+        let first = HOME.with(|&thread| thread % words);
         let slot = (first..words)
             .chain(0..first)
             .find_map(|word| Some(word * 64 + self.take_from(word)?))?;
@@ -61,7 +65,7 @@ impl Slots {
     }
 
     fn take_from(&self, word: usize) -> Option<usize> {
-        let word = &self.free[word];
+        let word = &self.free[word].0;
         loop {
             // For who waits; see `waiters`.
             let free = word.load(Ordering::SeqCst);
@@ -93,11 +97,8 @@ impl Slots {
         }
         fence(Ordering::Acquire);
         state.generation.fetch_add(1, Ordering::Relaxed);
-        let word = slot as usize / 64;
-        self.free[word].fetch_or(1 << (slot % 64), Ordering::SeqCst);
-        if self.hint.load(Ordering::Relaxed) != word {
-            self.hint.store(word, Ordering::Relaxed);
-        }
+        let word = &self.free[slot as usize / 64].0;
+        word.fetch_or(1 << (slot % 64), Ordering::SeqCst);
         true
     }
 
@@ -115,6 +116,14 @@ impl Slots {
     fn state(&self, slot: u32) -> &State {
         &self.states[slot as usize]
     }
+}
+
+thread_local! {
+    /// How many threads came before this one.
+    static HOME: usize = {
+        static THREADS: AtomicU32 = AtomicU32::new(0);
+        THREADS.fetch_add(1, Ordering::Relaxed) as usize
+    };
 }
 
 const MAX_REFERENCES: usize = isize::MAX as usize;
