@@ -244,4 +244,44 @@ mod tests {
         let error = Pool::new(1 << 30, 1 << 20).unwrap_err();
         assert!(matches!(error, PoolError::Memory(_)), "{error}");
     }
+
+    #[test]
+    fn locked_memory_is_locked() {
+        let pool = match Pool::builder(1, 4).locked(true).build() {
+            Ok(pool) => pool,
+            Err(error) => {
+                assert!(error.to_string().contains("RLIMIT_MEMLOCK"), "{error}");
+                zhaul_untested::skip_this(error);
+                return;
+            }
+        };
+        let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let of_pools = maps.split("zhaul-pool").skip(1);
+        let locked = of_pools.filter_map(|map| {
+            let line = map.lines().find_map(|line| line.strip_prefix("Locked:"))?;
+            line.trim().strip_suffix(" kB")?.parse::<usize>().ok()
+        });
+        let kib = pool.slot_bytes() * 4 / 1024;
+        assert!(locked.into_iter().any(|locked| locked == kib), "{maps}");
+    }
+
+    #[test]
+    fn huge_pages_are_huge_or_the_setting_is_named() {
+        let pool = match Pool::builder(1, 4).huge_pages(true).build() {
+            Ok(pool) => pool,
+            Err(error) => {
+                assert!(error.to_string().contains("vm.nr_hugepages"), "{error}");
+                zhaul_untested::skip_this(error);
+                return;
+            }
+        };
+        let stat = rustix::fs::fstat(pool.memfd()).unwrap();
+        assert!(stat.st_blksize as usize > rustix::param::page_size());
+        let mut buffer = pool.allocate().unwrap();
+        buffer.fill(7);
+        let buffer = buffer.freeze(pool.slot_bytes());
+        let mut seen = vec![0; buffer.len()];
+        rustix::io::pread(pool.memfd(), &mut seen, 0).unwrap();
+        assert!(seen == *buffer);
+    }
 }
