@@ -20,7 +20,7 @@ fn read(file: &OwnedFd, output: OwnedFd) -> Outcome {
     let (mut sender, pool) = (Sender::new(output, 8)?, Pool::new(CHUNK, 10)?);
     for chunk in 0..CHUNKS {
         let mut buffer = sender.allocate(&pool)?.ok_or("no slot")?;
-        let len = buffer.fill_from_file(file, (chunk * CHUNK) as u64)?;
+        let len = buffer.read_file(file, (chunk * CHUNK) as u64)?;
         sender.send(buffer.freeze(len))?;
     }
     Ok(sender.finish(None)?)
