@@ -26,6 +26,8 @@ pub(crate) enum Command {
     Idle(Options),
     /// zhaul proxy, HAProxy, nginx stream and two bare relay loops
     Proxy(Options),
+    /// Copying, fork(2), userfaultfd(2) and CowRegion: writing on while a snapshot lives
+    Cow(crate::cow::Options),
     /// A message to another process and back: pipe, UNIX socket, channels of shared buffers
     Channel(crate::channel::Options),
     /// The other process of `channel`

@@ -13,6 +13,7 @@ mod child;
 mod cli;
 mod client;
 mod cold;
+mod cow;
 mod cpu_clock;
 mod fixture;
 mod floor;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         cli::Command::Cold(options) => suite::run(&[suite::Suite::Cold], &options),
         cli::Command::Idle(options) => suite::run(&[suite::Suite::Idle], &options),
         cli::Command::Proxy(options) => suite::run(&[suite::Suite::Proxy], &options),
+        cli::Command::Cow(options) => cow::run(&options),
         cli::Command::Channel(options) => channel::run(&options),
         cli::Command::ChannelPeer(args) => channel::peer(&args),
         cli::Command::Receive(options) => receive::run(&options),

@@ -16,7 +16,7 @@
 #[cfg(not(miri))]
 mod available;
 #[cfg(not(miri))]
-mod mapping;
+pub(crate) mod mapping;
 #[cfg(miri)]
 #[path = "arena/heap.rs"]
 mod mapping;

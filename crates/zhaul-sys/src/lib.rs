@@ -19,8 +19,10 @@ pub mod if_nameindex;
 pub mod io_uring;
 pub mod kcmp;
 pub mod lease;
+#[cfg(not(miri))]
 pub mod map_private;
 pub mod memfd_map;
+#[cfg(not(miri))]
 pub mod memfd_pages;
 pub mod memfd_seals;
 pub mod mmap;

@@ -1,25 +1,30 @@
 //! The pages of a memfd, mapped into this process.
 //!
-//! [`SharedPages`] is a memfd and its MAP_SHARED mapping. All its memory is allocated when it is made,
-//! so that no later access can fail (a page that cannot be had is a SIGBUS), and it is sealed: nobody
-//! can cut or lengthen it, and nobody but this mapping can write to it, whoever gets the descriptor.
+//! [`SharedPages`] is a memfd and its MAP_SHARED mapping, made as an [`arena`](crate::arena)'s: all its
+//! memory is allocated when it is made, so that no later access can fail (a page that cannot be had is a
+//! SIGBUS), and it is sealed: nobody can cut or lengthen it, and nobody but this mapping can write to
+//! it, whoever gets the descriptor.
 //!
 //! A child made by `fork(2)` does not inherit the mapping (MADV_DONTFORK): it would share the pages,
 //! and write where others rely on nobody writing. A load or store in the child is a SIGSEGV.
 
 use std::io;
+use std::mem::ManuallyDrop;
 use std::ops::{Deref, Range};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::ptr::{self, NonNull};
 
-use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
 use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags};
+
+use crate::arena::mapping::Mapping;
 
 /// A memfd and all of its bytes.
 #[derive(Debug)]
 pub struct SharedPages {
-    memfd: OwnedFd,
-    pages: Pages,
+    mapping: ManuallyDrop<Mapping>,
+    len: usize,
+    /// As [`Pages::process`].
+    process: u32,
 }
 
 impl SharedPages {
@@ -32,24 +37,24 @@ impl SharedPages {
     /// Linux 5.1, for F_SEAL_FUTURE_WRITE.
     pub fn new(len: usize) -> io::Result<Self> {
         if len == 0 || !len.is_multiple_of(rustix::param::page_size()) {
-            return Err(io::ErrorKind::InvalidInput.into());
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
-        let bytes = i64::try_from(len).map_err(|_| io::ErrorKind::InvalidInput)?;
-        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-        let memfd = rustix::fs::memfd_create("zhaul-pages", flags)?;
-        rustix::fs::fallocate(&memfd, FallocateFlags::empty(), 0, bytes.unsigned_abs())?;
-        let pages = Pages::map(memfd.as_fd(), len, MapFlags::SHARED)?;
-        // Only now: the mapping above is the last one that may write.
-        let seals = SealFlags::FUTURE_WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
-        rustix::fs::fcntl_add_seals(&memfd, seals)?;
-        Ok(Self { memfd, pages })
+        let mapping = Mapping::new(len, false)?;
+        let start = mapping.start().as_ptr().cast();
+        // SAFETY: the range is the mapping's own; the advice changes no content.
+        unsafe { rustix::mm::madvise(start, len, Advice::LinuxDontFork) }?;
+        Ok(Self {
+            mapping: ManuallyDrop::new(mapping),
+            len,
+            process: std::process::id(),
+        })
     }
 
     /// All bytes, to be changed.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: the mapping belongs to self, which is borrowed for as long as the slice lives; no
         // other mapping and no descriptor can write, as the seals say.
-        unsafe { self.pages.slice_mut() }
+        unsafe { self.bytes_mut_unchecked() }
     }
 
     /// As [`bytes_mut`](Self::bytes_mut), from a shared reference.
@@ -58,14 +63,14 @@ impl SharedPages {
     /// Until the slice is gone, nobody else reads or writes the bytes through this mapping.
     #[expect(clippy::mut_from_ref, reason = "the caller promises to be alone")]
     pub(crate) unsafe fn bytes_mut_unchecked(&self) -> &mut [u8] {
-        // SAFETY: the caller promises it.
-        unsafe { self.pages.slice_mut() }
+        // SAFETY: mapped, readable and writable until drop; the rest is the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.mapping.start().as_ptr(), self.len) }
     }
 
     /// The descriptor. It can be read and mapped, here and by whoever it is sent to, but not written
     /// to. What is read changes with [`bytes_mut`](Self::bytes_mut).
     pub fn memfd(&self) -> BorrowedFd<'_> {
-        self.memfd.as_fd()
+        self.mapping.memfd()
     }
 }
 
@@ -73,8 +78,17 @@ impl Deref for SharedPages {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: whoever changes the bytes borrows self exclusively.
-        unsafe { self.pages.slice() }
+        // SAFETY: mapped and readable until drop; whoever changes the bytes borrows self exclusively.
+        unsafe { std::slice::from_raw_parts(self.mapping.start().as_ptr(), self.len) }
+    }
+}
+
+impl Drop for SharedPages {
+    fn drop(&mut self) {
+        if self.process == std::process::id() {
+            // SAFETY: dropped once, here; self is not used any more.
+            unsafe { ManuallyDrop::drop(&mut self.mapping) };
+        }
     }
 }
 
@@ -190,6 +204,8 @@ impl Drop for Pages {
 mod tests {
     use std::fs::File;
     use std::io::{Read, Write};
+
+    use rustix::fs::FallocateFlags;
 
     use super::*;
 

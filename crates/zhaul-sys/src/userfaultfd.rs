@@ -6,11 +6,11 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use rustix::mm::{MapFlags, ProtFlags, UserfaultfdFlags};
+use rustix::mm::{Advice, MapFlags, ProtFlags, UserfaultfdFlags};
 
 use crate::{check, check_len};
 
@@ -49,11 +49,15 @@ impl WatchedMemory {
             )
         }?;
         let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Self {
+        let memory = Self {
             start,
             page_bytes,
             pages,
-        })
+        };
+        // Pages are protected and replaced one by one. A kernel without huge pages says EINVAL.
+        // SAFETY: the range is this memory's own; the advice changes no content.
+        let _ = unsafe { rustix::mm::madvise(memory.address(0), len, Advice::LinuxNoHugepage) };
+        Ok(memory)
     }
 
     /// The first byte of a page.
@@ -71,10 +75,21 @@ impl WatchedMemory {
         self.page_bytes
     }
 
-    fn first_byte(&self, page: usize) -> &AtomicU8 {
+    /// The page that an address is in, as a [`Fault`] tells it.
+    pub fn page_of(&self, address: u64) -> Option<usize> {
+        let offset = address.checked_sub(self.start.as_ptr() as u64)?;
+        let page = usize::try_from(offset).ok()? / self.page_bytes;
+        (page < self.pages).then_some(page)
+    }
+
+    fn address(&self, page: usize) -> *mut libc::c_void {
         assert!(page < self.pages, "inside the memory");
         // SAFETY: the page is inside the range, which is mapped until drop.
-        let address = unsafe { self.start.as_ptr().add(page * self.page_bytes) };
+        unsafe { self.start.as_ptr().add(page * self.page_bytes) }.cast()
+    }
+
+    fn first_byte(&self, page: usize) -> &AtomicU8 {
+        let address = self.address(page).cast();
         // SAFETY: readable and writable until drop, and accessed atomically by everybody.
         unsafe { AtomicU8::from_ptr(address) }
     }
@@ -249,10 +264,40 @@ impl Userfault {
     /// # Errors
     /// As `ioctl_userfaultfd(2)`.
     pub fn unprotect(&self, memory: &WatchedMemory, page: usize) -> io::Result<()> {
-        let mut protect = UffdioWriteprotect {
-            range: memory.range(page, 1),
-            mode: 0,
-        };
+        self.write_protect(memory.range(page, 1), 0)
+    }
+
+    /// Write-protects all pages that are there, or lifts the protection and wakes who sleeps.
+    ///
+    /// # Errors
+    /// As `ioctl_userfaultfd(2)`.
+    pub fn protect_all(&self, memory: &WatchedMemory, protected: bool) -> io::Result<()> {
+        let mode = if protected { WRITEPROTECT_MODE_WP } else { 0 };
+        self.write_protect(memory.range(0, memory.pages), mode)
+    }
+
+    /// Puts a writable copy in the place of a write-protected page and wakes who sleeps on it. Whoever
+    /// has a reference to the page itself, as a send in flight, keeps it as it was. The thread that
+    /// handles the faults calls this; it must not store to the memory itself.
+    ///
+    /// # Errors
+    /// As `madvise(2)` and `ioctl_userfaultfd(2)`.
+    pub fn replace(&self, memory: &WatchedMemory, page: usize) -> io::Result<()> {
+        let mut copy = vec![0_u8; memory.page_bytes];
+        copy[0] = memory.load(page);
+        let from = memory.address(page);
+        // SAFETY: the second byte of the page.
+        let rest = unsafe { from.cast::<u8>().add(1) };
+        // SAFETY: both are a page long but for a byte, and all but the first byte of a page is written
+        // by the kernel only, when it makes the page.
+        unsafe { ptr::copy_nonoverlapping(rest, copy[1..].as_mut_ptr(), memory.page_bytes - 1) };
+        // SAFETY: the page is the memory's own; who touches it from now on sleeps until it is filled.
+        unsafe { rustix::mm::madvise(from, memory.page_bytes, Advice::LinuxDontNeed) }?;
+        self.fill(memory, page, &copy, false)
+    }
+
+    fn write_protect(&self, range: UffdioRange, mode: u64) -> io::Result<()> {
+        let mut protect = UffdioWriteprotect { range, mode };
         // SAFETY: the request reads a struct uffdio_writeprotect, which lives on this stack; the
         // range is the memory's own.
         check(unsafe {
@@ -263,6 +308,13 @@ impl Userfault {
             )
         })
         .map(drop)
+    }
+}
+
+impl AsFd for Userfault {
+    /// Readable when somebody sleeps.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 
@@ -312,6 +364,7 @@ const USERFAULTFD_IOC_NEW: libc::c_ulong = 0xaa00;
 const REGISTER_MISSING: u64 = 1;
 const REGISTER_WRITE_PROTECT: u64 = 2;
 const COPY_MODE_WP: u64 = 2;
+const WRITEPROTECT_MODE_WP: u64 = 1;
 const EVENT_PAGEFAULT: u8 = 0x12;
 const PAGEFAULT_FLAG_WP: u64 = 2;
 
@@ -361,6 +414,31 @@ mod tests {
             faults.unprotect(&memory, 1).unwrap();
             assert_eq!(toucher.join().unwrap(), (7, 8));
         });
+    }
+
+    #[test]
+    fn a_protected_page_is_replaced_and_written() {
+        let Ok(faults) = Userfault::open(true) else {
+            zhaul_untested::skip_this("no userfaultfd");
+            return;
+        };
+        let memory = WatchedMemory::pages(2).unwrap();
+        memory.store(1, 7);
+        faults.watch(&memory).unwrap();
+        faults.protect_all(&memory, true).unwrap();
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                let before = memory.load(1);
+                memory.store(1, before + 1);
+            });
+            let fault = wait(&faults);
+            let page = memory.page_of(fault.address).unwrap();
+            assert!(fault.write_protected && page == 1);
+            faults.replace(&memory, page).unwrap();
+            writer.join().unwrap();
+        });
+        assert_eq!(memory.load(1), 8);
+        assert_eq!((memory.page_of(0), memory.page_of(u64::MAX)), (None, None));
     }
 
     #[test]

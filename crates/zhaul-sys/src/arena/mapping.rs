@@ -10,9 +10,9 @@ use rustix::mm::{Advice, MapFlags, ProtFlags};
 
 use super::available;
 
-/// The mapping owns the range until it is dropped; nothing but the arena's slots refers into it.
+/// The mapping owns the range until it is dropped; nothing refers into it but what holds it.
 #[derive(Debug)]
-pub(super) struct Mapping {
+pub(crate) struct Mapping {
     start: NonNull<u8>,
     len: usize,
     memfd: OwnedFd,
@@ -25,7 +25,7 @@ unsafe impl Sync for Mapping {}
 
 impl Mapping {
     /// At least `len` bytes, zeroed, allocated and mapped.
-    pub(super) fn new(len: usize, huge: bool) -> io::Result<Self> {
+    pub(crate) fn new(len: usize, huge: bool) -> io::Result<Self> {
         let memfd = create(huge)?;
         let len = whole_pages(&memfd, len)?;
         rustix::fs::ftruncate(&memfd, len as u64)?;
@@ -79,11 +79,11 @@ impl Mapping {
         Ok(())
     }
 
-    pub(super) fn start(&self) -> NonNull<u8> {
+    pub(crate) fn start(&self) -> NonNull<u8> {
         self.start
     }
 
-    pub(super) fn memfd(&self) -> BorrowedFd<'_> {
+    pub(crate) fn memfd(&self) -> BorrowedFd<'_> {
         self.memfd.as_fd()
     }
 

@@ -68,7 +68,7 @@ impl WriteRate {
 }
 
 /// Where the two cross in docs/cow.md.
-const COPY_ABOVE: f64 = 0.06;
+const COPY_ABOVE: f64 = 0.07;
 /// So that seeing costs little beside copying, even where every page is written.
 const COPIES_IN_A_ROW: u32 = 15;
 
