@@ -15,6 +15,7 @@
 
 mod capabilities;
 mod copies;
+mod cow;
 mod data;
 mod fragments;
 mod leases;
@@ -41,12 +42,13 @@ macro_rules! tests {
 }
 pub(crate) use tests;
 
-const MODULES: [(&str, &[Test]); 6] = [
+const MODULES: [(&str, &[Test]); 7] = [
     ("copies", copies::TESTS),
     ("message_zerocopy", message_zerocopy::TESTS),
     ("fragments", fragments::TESTS),
     ("traced", traced::TESTS),
     ("leases", leases::TESTS),
+    ("cow", cow::TESTS),
     ("capabilities", capabilities::TESTS),
 ];
 
