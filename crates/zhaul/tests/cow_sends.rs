@@ -2,14 +2,17 @@
 //! the region at its moment.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::thread::{JoinHandle, spawn};
 
 use bytes::Bytes;
+use rustix::event::{PollFd, PollFlags, poll};
 use zhaul::{CowRegion, Snapshot};
+use zhaul_sys::msg_zerocopy::Sender;
 
 /// xorshift64: the same numbers in each run.
 struct Random(u64);
@@ -85,15 +88,25 @@ impl World {
         let index = self.random.below(self.snapshots.len());
         let (snapshot, expected) = self.snapshots.swap_remove(index);
         let bytes = Bytes::from(snapshot);
-        if self.random.below(2) == 0 {
-            let (near, far) = UnixStream::pair().unwrap();
-            self.in_flight
-                .push(spawn(move || transmit(near, far, bytes, &expected)));
-        } else {
-            let (near, far) = loopback();
-            self.in_flight
-                .push(spawn(move || transmit(near, far, bytes, &expected)));
-        }
+        let sending = match self.random.below(3) {
+            0 => {
+                let (near, far) = UnixStream::pair().unwrap();
+                spawn(move || arrives(far, &expected, move || in_pieces(near, &bytes)))
+            }
+            1 => {
+                let (near, far) = loopback();
+                spawn(move || {
+                    arrives(far, &expected, move || {
+                        zhaul::send(bytes, &near).run().unwrap();
+                    });
+                })
+            }
+            _ => {
+                let (near, far) = loopback();
+                spawn(move || arrives(far, &expected, move || in_place(near, bytes)))
+            }
+        };
+        self.in_flight.push(sending);
     }
 
     fn finish(mut self) {
@@ -116,22 +129,46 @@ fn loopback() -> (TcpStream, TcpStream) {
     (near, listener.accept().unwrap().0)
 }
 
-fn transmit<S: Read + Write + Send + 'static>(
-    mut near: S,
-    mut far: S,
-    bytes: Bytes,
-    expected: &[u8],
-) {
-    let sending = spawn(move || {
-        for piece in bytes.chunks(10_000) {
-            near.write_all(piece).unwrap();
-            std::thread::yield_now();
-        }
-    });
+/// Receives what another thread sends.
+fn arrives(mut far: impl Read, expected: &[u8], send: impl FnOnce() + Send + 'static) {
+    let sending = spawn(send);
     let mut received = vec![0; expected.len()];
     far.read_exact(&mut received).unwrap();
     sending.join().unwrap();
     assert!(received == expected);
+}
+
+fn in_pieces(mut near: impl Write, bytes: &[u8]) {
+    for piece in bytes.chunks(10_000) {
+        near.write_all(piece).unwrap();
+        std::thread::yield_now();
+    }
+}
+
+/// By MSG_ZEROCOPY, and leaves what is in flight to whoever owns it then.
+fn in_place(near: TcpStream, mut bytes: Bytes) {
+    let mut sender = match Sender::new(near.as_fd()) {
+        Ok(sender) => sender,
+        Err(error) => {
+            zhaul_untested::skip("cow_sends, MSG_ZEROCOPY", error);
+            return in_pieces(near, &bytes);
+        }
+    };
+    while !bytes.is_empty() {
+        match sender.send(&[bytes.slice(..bytes.len().min(100_000))], false) {
+            Ok(sent) => drop(bytes.split_to(sent.bytes)),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                poll(&mut [PollFd::new(&near, PollFlags::OUT)], None).unwrap();
+                sender.reap().unwrap();
+            }
+            // Others use up the memory that may be locked, too.
+            Err(_) => {
+                let piece = bytes.split_to(bytes.len().min(10_000));
+                (&near).write_all(&piece).unwrap();
+                sender.reap().unwrap();
+            }
+        }
+    }
 }
 
 fn run(seed: u64, len: usize, steps: usize, copy_above: f64) {
