@@ -52,7 +52,7 @@ impl Disk {
         let waited = self
             .changed
             .wait_timeout_while(moves, Duration::from_secs(20), wait);
-        drop(waited);
+        *waited.unwrap().0 = true;
         let mut written = self.written.lock().unwrap();
         let offset = usize::try_from(offset).unwrap();
         let len = written.len().max(offset + bytes.len());
