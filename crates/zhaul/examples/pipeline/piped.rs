@@ -9,10 +9,10 @@ use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 
 use super::{CHUNK, CHUNKS, Outcome};
 
-pub(crate) fn connect() -> std::io::Result<(OwnedFd, OwnedFd)> {
+pub(crate) fn connect() -> Outcome<[OwnedFd; 2]> {
     let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
     fcntl_setpipe_size(&writer, 1 << 20)?;
-    Ok((writer, reader))
+    Ok([writer, reader])
 }
 
 pub(crate) fn run(stage: &str, input: OwnedFd, output: OwnedFd) -> Outcome {

@@ -1,12 +1,14 @@
 //! The three stages with channels of shared buffers.
 #![allow(clippy::print_stderr)]
 
-use std::os::fd::OwnedFd;
-
-use zhaul::Pool;
-use zhaul::channel::{Limits, Receiver, Sender, TrustedPeer};
-
 use super::{CHUNK, CHUNKS, Outcome};
+use std::os::fd::OwnedFd;
+use zhaul::Pool;
+use zhaul::channel::{Limits, Receiver, Sender, TrustedPeer, socket_pair};
+
+pub(crate) fn connect() -> Outcome<[OwnedFd; 2]> {
+    Ok(socket_pair()?.into())
+}
 
 pub(crate) fn run(stage: &str, input: OwnedFd, output: OwnedFd) -> Outcome {
     match stage {
