@@ -28,14 +28,18 @@ pub(crate) struct Control<'a> {
     pub(crate) lease: Option<&'a Lease>,
     pub(crate) cancel: Option<&'a CancelToken>,
     pub(crate) progress: Option<&'a Progress>,
-    pub(crate) began: Instant,
-    /// The clock is read only if somebody asks for the time.
-    pub(crate) keeps_time: bool,
+    /// When it began, if it has a deadline or a throttle: else the clock is not read.
+    pub(crate) began: Option<Instant>,
 }
 
 impl Control<'_> {
     pub(crate) const fn can_stop(&self, deadline: Option<Duration>) -> bool {
         self.cancel.is_some() || self.lease.is_some() || deadline.is_some()
+    }
+
+    /// Since it began.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.began.map_or(Duration::ZERO, |began| began.elapsed())
     }
 
     pub(crate) fn stop_now(&self) -> Option<Stop> {
@@ -92,7 +96,7 @@ pub(crate) fn drive_ends(
             Step::Submit(op) => drive.submit(op),
             Step::Wait(interest) => drive.wait(interest),
             Step::Pause { until } => {
-                let pause = until.saturating_sub(drive.waits.control.began.elapsed());
+                let pause = until.saturating_sub(drive.waits.control.elapsed());
                 drive.wait_for([None; 2], Some(pause));
             }
             Step::StatAgain { after } => {
@@ -122,8 +126,10 @@ struct Drive<'a> {
 
 impl Drive<'_> {
     fn tick(&mut self) {
-        if self.waits.control.keeps_time && !self.state.transfer.is_stopping() {
-            self.state.transfer.tick(self.waits.control.began.elapsed());
+        if let Some(began) = self.waits.control.began
+            && !self.state.transfer.is_stopping()
+        {
+            self.state.transfer.tick(began.elapsed());
         }
     }
 
@@ -180,8 +186,8 @@ impl Drive<'_> {
             if let Err(errno) = self.waits.ends.wait([None; 2], &[cancel], Some(pause)) {
                 return transfer.fail(Operation::Wait, errno);
             }
-            if control.keeps_time {
-                transfer.tick(control.began.elapsed());
+            if let Some(began) = control.began {
+                transfer.tick(began.elapsed());
                 if transfer.is_over() {
                     return;
                 }
@@ -240,7 +246,7 @@ impl<'a, const N: usize> Waits<'a, N> {
         let stops = [cancel, lease.map(Lease::break_token)];
         let left = self
             .deadline
-            .map(|deadline| deadline.saturating_sub(self.control.began.elapsed()));
+            .map(|deadline| deadline.saturating_sub(self.control.elapsed()));
         let timeout = [time, left].into_iter().flatten().min();
         let reports = match self.ends.wait(wanted, &stops, timeout) {
             Ok(reports) => reports,

@@ -304,8 +304,7 @@ impl<S: AsFd, K: AsFd> Haul<'_, S, K> {
             lease: self.lease.as_deref(),
             cancel: self.cancel.as_ref(),
             progress,
-            began: Instant::now(),
-            keeps_time: self.keeps_time(),
+            began: self.keeps_time().then(Instant::now),
         };
         let ends = (source, sink);
         blocking::drive(ends, prepared.transfer, prepared.buffers, reserved, control)

@@ -54,8 +54,7 @@ impl Leased {
             lease: Some(&self.lease),
             cancel: None,
             progress: Some(progress),
-            began: Instant::now(),
-            keeps_time: false,
+            began: None,
         };
         blocking::drive(
             (self.file.as_fd(), sink.as_fd()),

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::Instant;
 
 use zhaul_core::outbound::{OutboundStep, SendError, SendSummary};
 use zhaul_core::{InPlaceEnd, Operation};
@@ -36,8 +35,7 @@ impl<K: AsFd> SendBuilder<'_, K> {
             lease: None,
             cancel: self.cancel.as_ref(),
             progress: self.progress.as_deref(),
-            began: *state.began.get_or_insert_with(Instant::now),
-            keeps_time: ask.deadline.is_some() || ask.throttle.is_some(),
+            began: state.start_clock(),
         };
         let is_leased = |segment: &Segment| match segment {
             Segment::File(range) => range.held_lease().is_some(),
@@ -109,7 +107,7 @@ impl Drive<'_, '_> {
                     self.settle(waited);
                 }
                 OutboundStep::Pause { until } => {
-                    let pause = until.saturating_sub(self.waits.control.began.elapsed());
+                    let pause = until.saturating_sub(self.waits.control.elapsed());
                     let waited = self.waits.wait_for([None], Some(pause));
                     self.settle(waited);
                 }

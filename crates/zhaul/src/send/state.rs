@@ -191,11 +191,16 @@ impl SendState {
 
     /// Starts the clock if anything goes by it, and tells the time.
     pub(super) fn tick(&mut self) {
-        let ask = self.machine.ask();
-        if ask.deadline.is_some() || ask.throttle.is_some() {
-            let began = *self.began.get_or_insert_with(Instant::now);
+        if let Some(began) = self.start_clock() {
             self.machine.tick(began.elapsed());
         }
+    }
+
+    /// When it began, if anything goes by the clock.
+    pub(super) fn start_clock(&mut self) -> Option<Instant> {
+        let ask = self.machine.ask();
+        let keeps_time = ask.deadline.is_some() || ask.throttle.is_some();
+        keeps_time.then(|| *self.began.get_or_insert_with(Instant::now))
     }
 
     pub(super) fn time(&self, after: Duration) -> Instant {
