@@ -137,12 +137,7 @@ impl Cells {
                     cells.skipped.push(skipped(&lane, Some(bytes), MEMORY_WHY));
                     continue;
                 }
-                let pair = [Contender::Zhaul, Contender::Floor].into_iter();
-                // For datagrams the library has the sender by reference only.
-                let pair = pair.filter(|&contender| {
-                    let lane = (lane.path, lane.route, contender);
-                    lane != (Path::MemoryToUdp, Way::Send, Contender::Zhaul)
-                });
+                let pair = [Contender::Zhaul, Contender::Floor];
                 let runners = pair.map(|contender| Runner::new(&lane, contender, bytes));
                 cells.runners.extend(runners);
             }

@@ -62,14 +62,10 @@ impl Sending {
     /// Ends when the kernel is done with the memory, as for a program that uses it again.
     pub(super) fn send_all(&mut self, job: &Job<'_>, repeats: u64) -> io::Result<()> {
         let memory = job.memory()?;
-        let Self::ByReference { kept, copied } = self else {
-            for _ in 0..repeats {
-                let sent = zhaul::send(memory.clone(), job.sink).run();
-                sent.map_err(io::Error::other)?;
-            }
-            return Ok(());
-        };
         let window = Window::of(job.sink)?;
+        let Self::ByReference { kept, copied } = self else {
+            return send_plainly(job, memory, repeats, window);
+        };
         let kept = match kept {
             Some(kept) => kept,
             none => none.insert(match &window {
@@ -100,6 +96,28 @@ impl Sending {
             Self::ByReference { copied, .. } => Some(std::mem::replace(copied, 0)),
         }
     }
+}
+
+/// The whole as an aggregate, or each datagram as one.
+fn send_plainly(
+    job: &Job<'_>,
+    memory: &Bytes,
+    repeats: u64,
+    mut window: Option<Window<'_>>,
+) -> io::Result<()> {
+    for _ in 0..repeats {
+        let mut left = memory.clone();
+        while !left.is_empty() {
+            let mut piece = left.len();
+            if let Some(window) = &mut window {
+                window.wait_for_room()?;
+                piece = piece.min(DATAGRAM_BYTES);
+            }
+            let sent = zhaul::send(left.split_to(piece), job.sink).run();
+            sent.map_err(io::Error::other)?;
+        }
+    }
+    window.map_or(Ok(()), Window::close)
 }
 
 /// One call for each datagram. Returns the bytes that the kernel copied after all.
