@@ -196,6 +196,43 @@ fn copy_mode_is_seen_to_copy() {
 }
 
 #[test]
+fn a_resident_large_file_is_sent_in_the_round_that_brought_its_request() {
+    const NAME: &str = "a_resident_large_file_is_sent_in_the_round_that_brought_its_request";
+    const REQUESTS: usize = 100;
+    // Above what is kept in memory, and below what a socket takes at once.
+    let files = Files::with(&[("large", &pattern(80_000))]);
+    let (server, trace) = match traced(&files, &["--workers", "1"]) {
+        Ok(traced) => traced,
+        Err(why) => skip!(NAME, "{why}"),
+    };
+    let mut client = server.connect();
+    client.get("/large").assert_status(200);
+    client.get("/large").assert_status(200);
+    fs::write(&trace, "").unwrap();
+    let calls = calls_between_marks(&mut client, &trace, |client| {
+        for _ in 0..REQUESTS {
+            client.get("/large").assert_status(200);
+        }
+    });
+    let worker = calls
+        .iter()
+        .find(|call| call.text.contains("GET "))
+        .map(|call| &call.thread);
+    let counted = calls
+        .iter()
+        .filter(|call| Some(&call.thread) == worker)
+        .count();
+    // epoll_wait, recv, statx, send, sendfile, fstat; a task would wait twice.
+    assert!(
+        counted <= REQUESTS * 6 + REQUESTS / 10,
+        "{counted} calls for {REQUESTS} requests: {:?}",
+        summary(&calls)
+    );
+    let compared = calls.iter().filter(|call| call.name.ends_with("stat"));
+    assert!(compared.count() <= REQUESTS + 4, "{:?}", summary(&calls));
+}
+
+#[test]
 fn a_resident_small_file_costs_a_look_at_what_it_depends_on() {
     const NAME: &str = "a_resident_small_file_costs_a_look_at_what_it_depends_on";
     const REQUESTS: usize = 100;

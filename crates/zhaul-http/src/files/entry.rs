@@ -24,7 +24,7 @@ use std::time::{Duration, SystemTime};
 
 use rustix::io::Errno;
 use tokio::sync::OwnedSemaphorePermit;
-use zhaul::{Timestamp, Version};
+use zhaul::{SourceFacts, Timestamp, Version};
 
 use crate::files::cache::Weight;
 use crate::files::open_file::OpenFile;
@@ -65,6 +65,8 @@ pub(crate) struct FileSet {
 pub(crate) struct Representation {
     pub(crate) file: Arc<OpenFile>,
     pub(crate) version: Version,
+    /// The same, as the engine wants it.
+    pub(crate) facts: Arc<SourceFacts>,
     /// Bytes that are sent: the file's size, except where the kernel makes a size up.
     pub(crate) size: u64,
     pub(crate) validators: Validators,

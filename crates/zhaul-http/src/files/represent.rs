@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use rustix::io::{Errno, ReadWriteFlags};
 use tokio::sync::OwnedSemaphorePermit;
-use zhaul::Version;
+use zhaul::{SourceFacts, Version};
 
 use crate::files::entry::{Representation, Watch, is_settled, write_content_fields};
 use crate::files::mount;
@@ -84,6 +84,7 @@ pub(super) fn represent(
     Ok(Representation {
         file: Arc::new(file),
         version,
+        facts: Arc::new(SourceFacts::regular(version)),
         size,
         validators,
         fields,

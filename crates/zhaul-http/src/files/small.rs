@@ -1,8 +1,8 @@
 //! Small files in memory, as HTTP/1.1 sends them.
 
-use std::cell::{Cell, Ref, RefCell};
-use std::ops::Range;
-use std::sync::Arc;
+use std::cell::{Cell, RefCell};
+
+use bytes::{Bytes, BytesMut};
 
 use crate::host::clock::Clock;
 use crate::message::head;
@@ -18,7 +18,7 @@ pub(crate) const SMALL: u64 = 64 * 1024;
 #[derive(Debug)]
 pub(crate) struct Small {
     /// Shared with an answer that the socket took only in part; replaced, not changed, while it is.
-    wire: RefCell<Arc<Vec<u8>>>,
+    wire: RefCell<Bytes>,
     body_at: usize,
     /// The second that its Date field tells.
     second: Cell<u64>,
@@ -36,21 +36,31 @@ impl Small {
         wire.extend_from_slice(content);
         wire.shrink_to_fit();
         Self {
-            wire: RefCell::new(Arc::new(wire)),
+            wire: RefCell::new(wire.into()),
             body_at,
             second: Cell::new(u64::MAX),
         }
     }
 
     /// The answer with the date of now.
-    pub(crate) fn wire(&self, clock: &Clock) -> Ref<'_, Arc<Vec<u8>>> {
+    #[inline]
+    pub(crate) fn wire(&self, clock: &Clock) -> Bytes {
         let second = clock.second();
         if self.second.replace(second) != second {
-            let mut wire = self.wire.borrow_mut();
-            let date = clock.date();
-            Arc::make_mut(&mut wire)[head::OK_DATE_AT..][..date.len()].copy_from_slice(&date);
+            self.date(clock);
         }
-        self.wire.borrow()
+        self.wire.borrow().clone()
+    }
+
+    #[cold]
+    fn date(&self, clock: &Clock) {
+        let dated = self.wire.take();
+        let mut wire = dated
+            .try_into_mut()
+            .unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+        let date = clock.date();
+        wire[head::OK_DATE_AT..][..date.len()].copy_from_slice(&date);
+        self.wire.replace(wire.freeze());
     }
 
     /// Where in the answer the body begins.
@@ -58,13 +68,14 @@ impl Small {
         self.body_at
     }
 
-    /// A part of the file, as a range of the answer with the date of some moment.
-    pub(crate) fn part(&self, range: &ByteRange) -> (Arc<Vec<u8>>, Range<usize>) {
+    /// A part of the file.
+    pub(crate) fn part(&self, range: &ByteRange) -> Bytes {
         // It was read whole into memory, so its offsets fit.
         let most = usize::MAX - self.body_at;
         let offset = |at: u64| self.body_at + usize::try_from(at).unwrap_or(most);
-        let range = offset(range.start)..offset(range.end);
-        (Arc::clone(&self.wire.borrow()), range)
+        self.wire
+            .borrow()
+            .slice(offset(range.start)..offset(range.end))
     }
 
     /// Bytes of memory behind this.

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use crate::answer::directory::{Listing, Unlisted};
 use crate::files::storage::TimedOut;
 use crate::message::body::BodyDiscard;
+use crate::run::answer::{Answer, Exchange, Next};
 use crate::run::connection::{Connection, Input, Phase};
 use crate::run::linger::begin_to_linger;
-use crate::run::outgoing::{Exchange, Next, Outgoing};
 use crate::run::requests::answer_requests;
 use crate::run::send::{give_up, send};
 use crate::run::worker::Worker;
@@ -42,7 +42,7 @@ pub(crate) async fn wait_for(attended: Attended, connection: Rc<Connection>, mut
             Next::List(asked) => {
                 connection.enter(Phase::Working);
                 let (listing, exchange) = *asked;
-                let answer = list(worker, listing, exchange).await;
+                let answer = list(worker, &connection, listing, exchange).await;
                 if let Some(end) = finish(worker, &connection, answer).await {
                     next = end;
                     continue;
@@ -63,7 +63,7 @@ pub(crate) async fn wait_for(attended: Attended, connection: Rc<Connection>, mut
 }
 
 /// Sends an answer that could not be sent at once; says how the connection ends, if it does.
-async fn finish(worker: &Worker, connection: &Connection, mut answer: Outgoing) -> Option<Next> {
+async fn finish(worker: &Worker, connection: &Connection, mut answer: Answer) -> Option<Next> {
     if !send(worker, connection, &mut answer).await {
         return Some(Next::Close);
     }
@@ -74,7 +74,12 @@ async fn finish(worker: &Worker, connection: &Connection, mut answer: Outgoing) 
 }
 
 /// Reads a directory where a disk may be waited for, and makes the answer that lists it.
-async fn list(worker: &Worker, listing: Listing, exchange: Exchange) -> Outgoing {
+async fn list(
+    worker: &Worker,
+    connection: &Connection,
+    listing: Listing,
+    exchange: Exchange,
+) -> Answer {
     // Gone with the client and with the time limit.
     let asked = Arc::new(());
     let wanted = Arc::downgrade(&asked);
@@ -91,7 +96,8 @@ async fn list(worker: &Worker, listing: Listing, exchange: Exchange) -> Outgoing
         Ok(Ok((listing, page, memory))) => {
             let response = listing.respond(page);
             let message = h1::write(response, exchange.framing, &worker.clock);
-            let mut answer = Outgoing::new(message, exchange, worker.reactor.batch());
+            let batch = worker.reactor.batch();
+            let mut answer = Answer::new(message, exchange, connection, batch);
             answer.pages = Some(memory);
             return answer;
         }
@@ -113,7 +119,7 @@ async fn list(worker: &Worker, listing: Listing, exchange: Exchange) -> Outgoing
             503
         }
     };
-    give_up(worker, exchange, failed)
+    give_up(worker, connection, exchange, failed)
 }
 
 /// Reads a request's body off, so that the next request is found behind it; says how the connection

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::net::IpAddr;
+use std::num::NonZeroU64;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use crate::host::clock::Clock;
 use crate::host::config::Limits;
 use crate::log::record::Came;
 use crate::run::door::{Admission, LargeAnswer};
+use crate::wire::pace::Pace;
 use crate::wire::stream::Stream;
 
 /// What a connection is busy with; each phase has its own time limit.
@@ -70,10 +72,10 @@ pub(crate) struct Connection {
     pub(crate) has_asked: Cell<bool>,
     /// Requests answered.
     pub(crate) served: Cell<u64>,
-    /// File bytes that transfers have sent.
-    pub(crate) transferred: zhaul::Progress,
-    /// Bytes sent outside of transfers.
-    sent_directly: Cell<u64>,
+    /// How fast it is given bytes, if that is limited.
+    pub(crate) pace: Option<Pace>,
+    /// What was sent, in all answers.
+    pub(crate) progress: zhaul::Progress,
     remote: OnceCell<String>,
     sink: OnceCell<SinkFacts>,
     phase: Cell<Phase>,
@@ -114,7 +116,12 @@ impl Input {
 }
 
 impl Connection {
-    pub(crate) fn new(stream: Stream, peer: Peer, admission: Admission) -> Self {
+    pub(crate) fn new(
+        stream: Stream,
+        rate: Option<NonZeroU64>,
+        peer: Peer,
+        admission: Admission,
+    ) -> Self {
         Self {
             stream,
             peer,
@@ -122,8 +129,8 @@ impl Connection {
             input: RefCell::default(),
             has_asked: Cell::new(false),
             served: Cell::new(0),
-            transferred: zhaul::Progress::new(),
-            sent_directly: Cell::new(0),
+            pace: rate.map(Pace::new),
+            progress: zhaul::Progress::new(),
             remote: OnceCell::new(),
             sink: OnceCell::new(),
             phase: Cell::new(Phase::Idle),
@@ -145,7 +152,7 @@ impl Connection {
     pub(crate) fn enter(&self, phase: Phase) {
         let before = self.phase.replace(phase);
         self.since_ms.set(Clock::now_ms());
-        // Transfers do not say when they send.
+        // A task does not say when it sends.
         if phase == Phase::Sending || before == Phase::Sending {
             self.may_hold_bytes.set(true);
         }
@@ -194,16 +201,14 @@ impl Connection {
         now_ms.saturating_sub(self.since_ms.get())
     }
 
-    /// Counts bytes that were sent outside of a transfer.
-    pub(crate) fn add_sent(&self, bytes: usize) {
+    /// Something was sent just now.
+    pub(crate) fn note_sent(&self) {
         self.may_hold_bytes.set(true);
-        self.sent_directly
-            .set(self.sent_directly.get() + bytes as u64);
     }
 
     /// Bytes that the kernel has taken for the client, in all answers.
     pub(crate) fn sent(&self) -> u64 {
-        self.sent_directly.get() + self.transferred.moved()
+        self.progress.moved()
     }
 
     /// The client's address as it is logged.

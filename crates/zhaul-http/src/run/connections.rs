@@ -39,13 +39,14 @@ impl Connections {
         let mut open = self.open.borrow_mut();
         let entry = open.vacant_entry();
         let key = entry.key();
-        let mut stream = Stream::new(fd, is_tcp, epoll, key as u64);
-        if let Some(rate) = NonZeroU64::new(rate)
-            && let Err(e) = stream.set_pace(rate)
+        let stream = Stream::new(fd, is_tcp, epoll, key as u64);
+        let rate = NonZeroU64::new(rate);
+        if let Some(rate) = rate
+            && let Err(e) = stream.set_max_rate(rate)
         {
-            tracing::warn!("cannot limit the rate of a connection: {e}");
+            tracing::warn!("the kernel cannot limit the rate of a connection: {e}");
         }
-        let connection = Rc::new(Connection::new(stream, peer, admission));
+        let connection = Rc::new(Connection::new(stream, rate, peer, admission));
         entry.insert(Rc::clone(&connection));
         (key, connection)
     }

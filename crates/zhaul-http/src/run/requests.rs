@@ -9,8 +9,8 @@ use crate::files::lookup::{Catalog, Loaded, Looked, Missed};
 use crate::message::body::BodyDiscard;
 use crate::message::field_lines::FieldLines;
 use crate::message::request::{self, Method, Outcome, Reject, RequestHead, first_line};
+use crate::run::answer::{Answer, Exchange, Next};
 use crate::run::connection::{Connection, Input, Phase};
-use crate::run::outgoing::{Exchange, Next, Outgoing};
 use crate::run::worker::Worker;
 use crate::wire::h1::{self, Framing};
 
@@ -135,7 +135,7 @@ fn respond(
 ) -> Option<Next> {
     worker.reports.complain(&response.complaints);
     let message = h1::write(response, exchange.framing, &worker.clock);
-    Outgoing::new(message, exchange, worker.reactor.batch()).send_now(connection, &worker.lines)
+    Answer::send_now(worker, connection, message, exchange)
 }
 
 impl Turn<'_> {

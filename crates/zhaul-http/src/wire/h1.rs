@@ -2,13 +2,16 @@
 //! what is better sent from where it is.
 
 use std::ops::Range;
-use std::sync::Arc;
+
+use bytes::Bytes;
+use zhaul::{Aggregate, FileRange};
 
 use crate::answer::response::{Body, Response, Stored};
+use crate::files::entry::Representation;
 use crate::files::lookup::Selected;
 use crate::host::clock::Clock;
 use crate::message::head;
-use crate::message::multipart::Multipart;
+use crate::message::multipart::{Multipart, Piece};
 use crate::message::range::ByteRange;
 
 /// A body in memory up to this size is put behind its head, to go out in the same send.
@@ -31,9 +34,9 @@ pub(crate) struct Message {
     pub(crate) status: u16,
     /// Content-Encoding, for the log.
     pub(crate) encoding: Option<&'static str>,
-    /// The head, and behind it a body that goes out with it.
-    pub(crate) bytes: Arc<Vec<u8>>,
-    /// Where in `bytes` the body begins.
+    /// The head, and behind it a body that is copied there because it is short.
+    pub(crate) bytes: Bytes,
+    /// Where in the message the body begins.
     pub(crate) body_at: usize,
     /// What follows `bytes`.
     pub(crate) rest: Rest,
@@ -43,7 +46,7 @@ pub(crate) struct Message {
 #[derive(Debug)]
 pub(crate) enum Rest {
     None,
-    Memory(Arc<Vec<u8>>, Range<usize>),
+    Memory(Bytes),
     File(Selected, ByteRange),
     Parts(Selected, Box<Multipart>),
 }
@@ -57,9 +60,40 @@ impl Rest {
         }
     }
 
-    /// Whether `bytes` are all of the message.
-    pub(crate) fn is_none(&self) -> bool {
-        matches!(self, Self::None)
+    /// Its length.
+    pub(crate) fn len(&self) -> u64 {
+        match self {
+            Self::None => 0,
+            Self::Memory(bytes) => bytes.len() as u64,
+            Self::File(_, range) => range.len(),
+            Self::Parts(_, parts) => parts.content_length(),
+        }
+    }
+}
+
+impl Message {
+    /// All of it, to be sent; `file` says on which terms a range of a file is.
+    pub(crate) fn into_aggregate(
+        self,
+        mut file: impl FnMut(&Representation, Range<u64>) -> FileRange,
+    ) -> Aggregate {
+        let mut all = Aggregate::from(self.bytes);
+        match self.rest {
+            Rest::None => {}
+            Rest::Memory(bytes) => all.push(bytes),
+            Rest::File(selected, range) => all.push(file(selected.file(), range.start..range.end)),
+            Rest::Parts(selected, parts) => {
+                for piece in *parts {
+                    match piece {
+                        Piece::Bytes(bytes) => all.push(bytes),
+                        Piece::File(range) => {
+                            all.push(file(selected.file(), range.start..range.end));
+                        }
+                    }
+                }
+            }
+        }
+        all
     }
 }
 
@@ -91,16 +125,10 @@ fn compose(response: Response, framing: Framing, clock: &Clock) -> Message {
     let rest = match body {
         _ if framing.head_only => Rest::None,
         Body::Absent => Rest::None,
-        Body::Memory(body) => {
-            let all = 0..body.len();
-            attach(&mut bytes, Arc::new(body), all)
-        }
+        Body::Memory(body) => attach(&mut bytes, body.into()),
         Body::File(selected, range) => match &selected.file().small {
             _ if range.is_empty() => Rest::None,
-            Some(small) => {
-                let (wire, range) = small.part(&range);
-                attach(&mut bytes, wire, range)
-            }
+            Some(small) => attach(&mut bytes, small.part(&range)),
             None => Rest::File(selected, range),
         },
         Body::Parts(selected, parts) => Rest::Parts(selected, parts),
@@ -108,7 +136,7 @@ fn compose(response: Response, framing: Framing, clock: &Clock) -> Message {
     Message {
         status,
         encoding,
-        bytes: Arc::new(bytes),
+        bytes: bytes.into(),
         body_at,
         rest,
     }
@@ -126,7 +154,7 @@ fn prepared(response: &Response, framing: Framing, clock: &Clock) -> Option<Mess
     if response.status != 200 || !response.fields.own.is_empty() || !is_plain {
         return None;
     }
-    let bytes = Arc::clone(&small.wire(clock));
+    let bytes = small.wire(clock);
     Some(Message {
         status: 200,
         encoding: file.content_encoding,
@@ -145,11 +173,11 @@ fn memory(body: &Body) -> usize {
 }
 
 /// Puts a body in memory behind its head if it is short.
-fn attach(head: &mut Vec<u8>, body: Arc<Vec<u8>>, range: Range<usize>) -> Rest {
-    if range.len() > COPY_BEHIND_HEAD {
-        return Rest::Memory(body, range);
+fn attach(head: &mut Vec<u8>, body: Bytes) -> Rest {
+    if body.len() > COPY_BEHIND_HEAD {
+        return Rest::Memory(body);
     }
-    head.extend_from_slice(&body[range]);
+    head.extend_from_slice(&body);
     Rest::None
 }
 

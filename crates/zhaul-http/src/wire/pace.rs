@@ -8,9 +8,8 @@
 //! Generic cell rate algorithm, as in the engine's throttle, which counts the bytes of files: one moment
 //! is kept, the one at which everything given so far would have been paid for at the rate.
 
+use std::cell::Cell;
 use std::num::NonZeroU64;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use zhaul::Rate;
@@ -22,14 +21,14 @@ const AHEAD: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(crate) struct Pace {
     rate: Rate,
-    paid_at: Mutex<Instant>,
+    paid_at: Cell<Instant>,
 }
 
 impl Pace {
     pub(crate) fn new(bytes_per_second: NonZeroU64) -> Self {
         Self {
             rate: Rate::new(bytes_per_second),
-            paid_at: Mutex::new(Instant::now()),
+            paid_at: Cell::new(Instant::now()),
         }
     }
 
@@ -37,40 +36,38 @@ impl Pace {
         self.rate.bytes_per_second()
     }
 
-    /// How many of `wanted` bytes may be given at `now`; 0 asks for a [wait](Self::wait).
-    pub(crate) fn allows(&self, wanted: usize, now: Instant) -> usize {
-        let room = AHEAD.saturating_sub(self.debt(now));
-        let bytes = usize::try_from(self.rate.bytes_in(room)).unwrap_or(usize::MAX);
-        if bytes >= wanted {
-            wanted
-        } else if room < AHEAD / 2 {
-            0
+    /// Whether an answer of so many bytes may be given at `now` in one go.
+    pub(crate) fn allows(&self, bytes: u64, now: Instant) -> bool {
+        self.rate.bytes_in(AHEAD.saturating_sub(self.debt(now))) >= bytes
+    }
+
+    /// How long after `now` an answer of so many bytes may begin: at once if it may be given in one
+    /// go, else when all that was given is paid for. From then on it is for the engine's throttle,
+    /// which begins with what may be given ahead.
+    pub(crate) fn wait(&self, bytes: u64, now: Instant) -> Duration {
+        if self.allows(bytes, now) {
+            Duration::ZERO
         } else {
-            bytes.max(1)
+            self.debt(now)
         }
     }
 
-    /// How long after `now` something may be given.
-    pub(crate) fn wait(&self, now: Instant) -> Duration {
-        self.debt(now).saturating_sub(AHEAD / 2)
-    }
-
     /// Notes that bytes were given at `now`.
-    pub(crate) fn take(&self, bytes: u64, now: Instant) {
+    fn take(&self, bytes: u64, now: Instant) {
         let price = self.rate.price(bytes);
-        let mut paid_at = self.paid_at.lock().unwrap_or_else(PoisonError::into_inner);
-        *paid_at = (*paid_at).max(now).checked_add(price).unwrap_or(now);
+        let paid_at = self.paid_at.get().max(now).checked_add(price);
+        self.paid_at.set(paid_at.unwrap_or(now));
     }
 
-    /// Notes what the engine's throttle gave ahead of the rate when it came to the end of `bytes`.
+    /// Notes what the engine's throttle gave ahead of the rate when it came to the end of `bytes`,
+    /// before which all was paid for; or all of it, if that is less.
     pub(crate) fn take_last_of(&self, bytes: u64, now: Instant) {
         let quantum = self.rate.bytes_in(AHEAD).max(1);
         self.take(bytes.min(quantum), now);
     }
 
     fn debt(&self, now: Instant) -> Duration {
-        let paid_at = *self.paid_at.lock().unwrap_or_else(PoisonError::into_inner);
-        paid_at.saturating_duration_since(now)
+        self.paid_at.get().saturating_duration_since(now)
     }
 }
 
@@ -82,18 +79,14 @@ mod tests {
     fn what_is_given_stays_within_the_rate_and_one_burst() {
         for rate in [1_u64, 300, 1_000_000, 10_000_000_000] {
             let pace = Pace::new(NonZeroU64::new(rate).unwrap());
+            let quantum = pace.rate.bytes_in(AHEAD).max(1);
             let began = Instant::now();
             let (mut now, mut given) = (began, 0_u64);
             for step in 0..1000_u64 {
-                let wanted = 1 + (step as usize * 7919) % 100_000;
-                let allowed = pace.allows(wanted, now) as u64;
-                pace.take(allowed, now);
-                given += allowed;
-                if allowed == 0 {
-                    let wait = pace.wait(now);
-                    now += wait.max(Duration::from_nanos(1));
-                    assert!(pace.allows(1, now) > 0, "waited in vain at {rate}");
-                }
+                let answer = 1 + step * 7919 % quantum;
+                now += pace.wait(answer, now);
+                pace.take_last_of(answer, now);
+                given += answer;
                 let elapsed = (now - began) + AHEAD;
                 let most = elapsed.as_nanos() * u128::from(rate) / 1_000_000_000 + 1;
                 assert!(u128::from(given) <= most, "{given} of {most} at {rate}");
@@ -105,8 +98,19 @@ mod tests {
     fn a_pause_is_not_saved_up() {
         let pace = Pace::new(NonZeroU64::new(1000).unwrap());
         let later = Instant::now() + Duration::from_secs(100);
-        assert_eq!(pace.allows(1_000_000, later), 100);
-        pace.take(100, later);
-        assert_eq!(pace.allows(1, later), 0);
+        assert!(pace.wait(100, later).is_zero());
+        pace.take_last_of(100, later);
+        assert!(!pace.wait(1, later).is_zero());
+    }
+
+    #[test]
+    fn what_no_burst_holds_begins_when_all_is_paid_for() {
+        let pace = Pace::new(NonZeroU64::new(1000).unwrap());
+        let now = Instant::now();
+        pace.take_last_of(50, now);
+        assert!(pace.wait(50, now).is_zero());
+        let wait = pace.wait(1_000_000, now);
+        assert!(!wait.is_zero());
+        assert!(pace.wait(1_000_000, now + wait).is_zero());
     }
 }

@@ -1,6 +1,7 @@
 //! A connection's socket, TCP or UNIX, and what is known of its readiness.
 //!
-//! The worker's reactor tells it what epoll(7) reported ([`Stream::note`]); calls that would block
+//! What is sent is an aggregate ([`zhaul::send()`]); here is the socket under it. The worker's reactor
+//! tells it what epoll(7) reported ([`Stream::note`]); calls that would block
 //! take it back. Reads go into a buffer that the worker lends, so an idle connection holds none.
 
 use std::future::poll_fn;
@@ -10,15 +11,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, Waker};
-use std::time::Instant;
 
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, Shutdown};
+use rustix::net::{RecvFlags, Shutdown};
 use tokio::io::{Interest, Ready};
 use zhaul::async_io::AsyncEnd;
-
-use crate::wire::pace::Pace;
 
 /// A connected, non-blocking stream socket.
 ///
@@ -33,8 +31,6 @@ pub(crate) struct Stream {
     reactor: Arc<OwnedFd>,
     /// What the reactor knows it by.
     key: u64,
-    /// How fast it may be sent on, if that is limited.
-    pace: Option<Pace>,
 }
 
 #[derive(Debug, Default)]
@@ -71,7 +67,6 @@ impl Stream {
             waiting: Mutex::default(),
             reactor: Arc::clone(reactor),
             key,
-            pace: None,
         }
     }
 
@@ -163,57 +158,9 @@ impl Stream {
         }
     }
 
-    /// Sends what the socket takes now; `more` corks the tail until what follows is sent.
-    pub(crate) fn try_send(&self, bytes: &[u8], more: bool) -> io::Result<usize> {
-        let flags = if more {
-            SendFlags::NOSIGNAL | SendFlags::MORE
-        } else {
-            SendFlags::NOSIGNAL
-        };
-        let Some(pace) = &self.pace else {
-            return self.send_now(bytes, flags);
-        };
-        let now = Instant::now();
-        let allowed = pace.allows(bytes.len(), now);
-        if allowed == 0 && !bytes.is_empty() {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        let sent = self.send_now(&bytes[..allowed], flags)?;
-        pace.take(sent as u64, now);
-        Ok(sent)
-    }
-
-    fn send_now(&self, bytes: &[u8], flags: SendFlags) -> io::Result<usize> {
-        self.try_io(Interest::WRITABLE, || {
-            loop {
-                match rustix::net::send(&self.fd, bytes, flags) {
-                    Err(Errno::INTR) => {}
-                    done => return Ok(done?),
-                }
-            }
-        })
-    }
-
-    /// Sends all of `bytes`, waiting as often as the peer makes it.
-    pub(crate) async fn send_all(
-        &self,
-        mut bytes: &[u8],
-        more: bool,
-        mut sent: impl FnMut(usize),
-    ) -> io::Result<()> {
-        while !bytes.is_empty() {
-            match self.try_send(bytes, more) {
-                Ok(n) => {
-                    sent(n);
-                    bytes = &bytes[n..];
-                }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    self.ready(Interest::WRITABLE).await?;
-                }
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(())
+    /// A send found the socket full.
+    pub(crate) fn note_full(&self) {
+        self.ready.fetch_and(!WRITABLE, Ordering::Relaxed);
     }
 
     /// Ends the sending direction.
@@ -245,17 +192,12 @@ impl Stream {
         !matches!(zhaul_sys::siocoutq::unread(self.fd.as_fd()), Ok(0))
     }
 
-    /// Limits how fast it is sent on, by our own count and by the kernel's.
-    pub(crate) fn set_pace(&mut self, bytes_per_second: NonZeroU64) -> io::Result<()> {
-        self.pace = Some(Pace::new(bytes_per_second));
+    /// Has the kernel limit how fast it sends.
+    pub(crate) fn set_max_rate(&self, bytes_per_second: NonZeroU64) -> io::Result<()> {
         if self.is_tcp {
             zhaul_sys::pacing::set_max_pacing_rate(self.fd.as_fd(), bytes_per_second.get())?;
         }
         Ok(())
-    }
-
-    pub(crate) fn pace(&self) -> Option<&Pace> {
-        self.pace.as_ref()
     }
 
     /// Has the reactor report when it becomes writable, too.
@@ -305,10 +247,6 @@ impl AsyncEnd for Stream {
 
     async fn ready(&self, interest: Interest) -> io::Result<Ready> {
         if interest.is_writable() {
-            let wait = self.pace.as_ref().map(|pace| pace.wait(Instant::now()));
-            if let Some(wait) = wait.filter(|wait| !wait.is_zero()) {
-                tokio::time::sleep(wait).await;
-            }
             self.watch_writable()?;
         }
         poll_fn(|cx| {
