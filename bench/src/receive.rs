@@ -20,7 +20,7 @@ use rustix::net::{RecvFlags, recv};
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 use zhaul::Pool;
-use zhaul::receive::{Filling, Receiver};
+use zhaul::receive::{Filling, ZeroCopyReceiver};
 use zhaul_measure::host::Host;
 use zhaul_sys::setsockopt::{IntOption, set};
 use zhaul_sys::tcp_zerocopy_receive::ReceiveWindow;
@@ -61,8 +61,8 @@ type Contender = fn(&TcpStream) -> anyhow::Result<Received>;
 const CONTENDERS: [(&str, Contender); 6] = [
     ("recv loop", recv_loop),
     ("mapping loop", mapping_loop),
-    ("Receiver, mapping", mapping_receiver),
-    ("Receiver, copying", copying_receiver),
+    ("ZeroCopyReceiver, mapping", mapping_receiver),
+    ("ZeroCopyReceiver, copying", copying_receiver),
     ("recv loop, 8 buffers", buffers_loop),
     ("Filling of a pool of 8", pool),
 ];
@@ -206,14 +206,14 @@ fn mapping_loop(socket: &TcpStream) -> anyhow::Result<Received> {
 }
 
 fn mapping_receiver(socket: &TcpStream) -> anyhow::Result<Received> {
-    receive_all(Receiver::new(socket).map_local_peer(true))
+    receive_all(ZeroCopyReceiver::new(socket).map_local_peer(true))
 }
 
 fn copying_receiver(socket: &TcpStream) -> anyhow::Result<Received> {
-    receive_all(Receiver::new(socket))
+    receive_all(ZeroCopyReceiver::new(socket))
 }
 
-fn receive_all(mut receiver: Receiver<&TcpStream>) -> anyhow::Result<Received> {
+fn receive_all(mut receiver: ZeroCopyReceiver<&TcpStream>) -> anyhow::Result<Received> {
     while receiver.receive()?.is_some() {}
     Ok(Received {
         bytes: receiver.figures().received(),

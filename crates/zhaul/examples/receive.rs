@@ -8,14 +8,14 @@ use std::error::Error;
 use std::io::{self, Write};
 use std::net::{TcpListener, TcpStream};
 
-use zhaul::receive::{Filling, Receiver};
+use zhaul::receive::{Filling, ZeroCopyReceiver};
 use zhaul::{Pool, transfer};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let bytes: Vec<u8> = (0..8 << 20).map(|i: u32| (i % 251) as u8).collect();
 
     // Between processes of one machine a view may change under its reader, so that is asked for.
-    let mut receiver = Receiver::new(sender_of(&bytes)?).map_local_peer(true);
+    let mut receiver = ZeroCopyReceiver::new(sender_of(&bytes)?).map_local_peer(true);
     let mut at = 0;
     while let Some(view) = receiver.receive()? {
         assert!(*view.bytes() == bytes[at..at + view.len()]);

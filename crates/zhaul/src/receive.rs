@@ -2,10 +2,10 @@
 //!
 //! ```no_run
 //! use std::net::TcpStream;
-//! use zhaul::receive::Receiver;
+//! use zhaul::receive::ZeroCopyReceiver;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let mut receiver = Receiver::new(TcpStream::connect("203.0.113.7:9000")?);
+//! let mut receiver = ZeroCopyReceiver::new(TcpStream::connect("203.0.113.7:9000")?);
 //! while let Some(view) = receiver.receive()? {
 //!     let bytes = view.bytes(); // borrowed if all of them are in one piece
 //!     println!("{} bytes, {} of them mapped", bytes.len(), view.mapped_len());
@@ -15,20 +15,20 @@
 //! # }
 //! ```
 //!
-//! A [`Receiver`] gives one [`View`] after the other: the pages that the kernel could map
+//! A [`ZeroCopyReceiver`] gives one [`Received`] after the other: the pages that the kernel could map
 //! (`TCP_ZEROCOPY_RECEIVE`), then what it could not and copied, in the order of the stream. A view
 //! borrows its receiver, so none outlives the next receive, which takes the pages back.
 //!
 //! # When pages are mapped
 //! If the payload lies in whole pages of its own: a device with header split (and an MTU above 4096),
-//! or GRO that keeps such fragments. Everything else is copied, and [`View::copying`] says why.
+//! or GRO that keeps such fragments. Everything else is copied, and [`Received::copying`] says why.
 //! Where asking was in vain a few times the receiver copies for a while before it asks again.
 //!
 //! # Whose bytes they are
-//! Pages from a network device are nobody else's: [`View::bytes`] borrows them. Those of a peer on
+//! Pages from a network device are nobody else's: [`Received::bytes`] borrows them. Those of a peer on
 //! this machine (loopback, veth, a bridge) may still be written to by the process that sent them,
-//! and are not mapped unless [`Receiver::map_local_peer`] asks for it; they are then to be copied out
-//! or written on ([`View::write_to`]), and never a slice. Whether a peer is on this machine is found
+//! and are not mapped unless [`ZeroCopyReceiver::map_local_peer`] asks for it; they are then to be copied out
+//! or written on ([`Received::write_to`]), and never a slice. Whether a peer is on this machine is found
 //! out when the receiver is made ([`crate::peer`]).
 //!
 //! # Into a pool
@@ -69,11 +69,11 @@ use crate::edges::{Ends, READABLE};
 pub use figures::{Copying, Figures};
 pub use filling::Filling;
 use state::{Attempt, State};
-pub use view::View;
+pub use view::Received;
 
 /// Receives from one socket.
 #[derive(Debug)]
-pub struct Receiver<S> {
+pub struct ZeroCopyReceiver<S> {
     socket: S,
     state: State,
     #[cfg(feature = "tokio")]
@@ -92,7 +92,7 @@ pub struct ReceiveError {
     pub received: u64,
 }
 
-impl<S: AsFd> Receiver<S> {
+impl<S: AsFd> ZeroCopyReceiver<S> {
     /// A receiver for a connected stream socket. It takes about fifteen system calls: make one for a
     /// connection that brings much. Where nothing can be mapped it copies, whatever the reason, and
     /// a failing socket fails when it is received from.
@@ -112,7 +112,7 @@ impl<S: AsFd> Receiver<S> {
     ///
     /// # Errors
     /// Those of the connection: what came before them is given first.
-    pub fn receive(&mut self) -> Result<Option<View<'_>>, ReceiveError> {
+    pub fn receive(&mut self) -> Result<Option<Received<'_>>, ReceiveError> {
         self.receive_at_most(usize::MAX)
     }
 
@@ -121,7 +121,7 @@ impl<S: AsFd> Receiver<S> {
     ///
     /// # Errors
     /// As [`receive`](Self::receive).
-    pub fn receive_at_most(&mut self, bytes: usize) -> Result<Option<View<'_>>, ReceiveError> {
+    pub fn receive_at_most(&mut self, bytes: usize) -> Result<Option<Received<'_>>, ReceiveError> {
         let mut until = None;
         loop {
             match self.state.attempt(self.socket.as_fd(), bytes)? {
@@ -140,7 +140,7 @@ impl<S: AsFd> Receiver<S> {
     }
 }
 
-impl<S> Receiver<S> {
+impl<S> ZeroCopyReceiver<S> {
     /// Whether pages of a peer on this machine are mapped, too; false without this. Such a view has
     /// bytes that the peer may still change, and no slice of them.
     pub fn map_local_peer(mut self, wanted: bool) -> Self {

@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustix::pipe::{SpliceFlags, splice};
-use zhaul::receive::{Copying, Filling, ReceiveError, Receiver, View};
+use zhaul::receive::{Copying, Filling, ReceiveError, Received, ZeroCopyReceiver};
 use zhaul::{Errno, Operation, Pool};
 use zhaul_sys::setsockopt::{IntOption, set};
 
@@ -44,17 +44,19 @@ fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|i| (i % 251) as u8).collect()
 }
 
-fn mapping(socket: TcpStream) -> Receiver<TcpStream> {
-    Receiver::new(socket).map_local_peer(true).copy_up_to(0)
+fn mapping(socket: TcpStream) -> ZeroCopyReceiver<TcpStream> {
+    ZeroCopyReceiver::new(socket)
+        .map_local_peer(true)
+        .copy_up_to(0)
 }
 
-fn taken(view: &View<'_>) -> Vec<u8> {
+fn taken(view: &Received<'_>) -> Vec<u8> {
     let mut bytes = vec![0; view.len()];
     assert_eq!(view.copy_to(&mut bytes), view.len());
     bytes
 }
 
-fn all<S: AsFd>(receiver: &mut Receiver<S>) -> Vec<u8> {
+fn all<S: AsFd>(receiver: &mut ZeroCopyReceiver<S>) -> Vec<u8> {
     let mut bytes = Vec::new();
     while let Some(view) = receiver.receive().unwrap() {
         assert!(!view.is_empty());
@@ -69,7 +71,7 @@ fn sending(near: TcpStream, bytes: Vec<u8>) -> JoinHandle<()> {
 }
 
 /// False where nothing can be mapped, which is said.
-fn maps<S>(receiver: &Receiver<S>, test: &str) -> bool {
+fn maps<S>(receiver: &ZeroCopyReceiver<S>, test: &str) -> bool {
     let unsupported = receiver.figures().because.iter();
     let unsupported = unsupported.filter(|(why, _)| matches!(why, Copying::Unsupported(_)));
     for (why, _) in unsupported.clone() {
@@ -110,7 +112,7 @@ fn a_peer_on_this_machine_is_copied_unless_asked_and_then_gives_no_slice() {
     let (near, far) = pair(Some(PAGE));
     send_pages(&near, &pattern(16 * PAGE));
     drop(near);
-    let mut receiver = Receiver::new(far.try_clone().unwrap()).copy_up_to(0);
+    let mut receiver = ZeroCopyReceiver::new(far.try_clone().unwrap()).copy_up_to(0);
     let view = receiver.receive_at_most(8 * PAGE).unwrap().unwrap();
     assert_eq!(
         (view.mapped_len(), view.copying()),
@@ -227,7 +229,7 @@ fn what_is_no_tcp_socket_is_copied() {
     let (mut near, far) = UnixStream::pair().unwrap();
     near.write_all(b"by another way").unwrap();
     drop(near);
-    let mut receiver = Receiver::new(far);
+    let mut receiver = ZeroCopyReceiver::new(far);
     let view = receiver.receive().unwrap().unwrap();
     assert_eq!(view.bytes(), &b"by another way"[..]);
     assert_eq!(view.copying(), Some(Copying::Unsupported(Errno::ENODEV)));
@@ -242,7 +244,7 @@ fn a_timeout_of_the_socket_is_an_error_with_the_bytes_before() {
     far.set_read_timeout(Some(Duration::from_millis(10)))
         .unwrap();
     far.set_nonblocking(true).unwrap();
-    let mut receiver = Receiver::new(far);
+    let mut receiver = ZeroCopyReceiver::new(far);
     assert_eq!(receiver.receive().unwrap().unwrap().len(), 1);
     let error: ReceiveError = receiver.receive().unwrap_err();
     assert_eq!(
@@ -306,7 +308,9 @@ mod on_tokio {
         let sender = sending(near, bytes.clone());
         far.set_nonblocking(true).unwrap();
         let far = tokio::net::TcpStream::from_std(far).unwrap();
-        let mut receiver = Receiver::new(far).map_local_peer(true).copy_up_to(0);
+        let mut receiver = ZeroCopyReceiver::new(far)
+            .map_local_peer(true)
+            .copy_up_to(0);
         let mut got = Vec::new();
         while let Some(view) = receiver.receive_async().await.unwrap() {
             got.extend(taken(&view));
@@ -339,7 +343,7 @@ mod on_tokio {
         let (mut near, far) = pair(None);
         far.set_nonblocking(true).unwrap();
         let far = tokio::net::TcpStream::from_std(far).unwrap();
-        let mut receiver = Receiver::new(far);
+        let mut receiver = ZeroCopyReceiver::new(far);
         let moment = Duration::from_millis(5);
         let early = tokio::time::timeout(moment, receiver.receive_async()).await;
         assert!(early.is_err(), "nothing was sent");

@@ -21,7 +21,7 @@ pub enum Copying {
     AskedInVain,
 }
 
-/// What a [`Receiver`](super::Receiver) has received.
+/// What a [`ZeroCopyReceiver`](super::ZeroCopyReceiver) has received.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Figures {

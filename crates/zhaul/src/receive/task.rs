@@ -8,19 +8,19 @@ use tokio::io::Interest;
 use zhaul_core::{Errno, Operation};
 
 use super::state::Attempt;
-use super::view::View;
-use super::{ReceiveError, Receiver};
+use super::view::Received;
+use super::{ReceiveError, ZeroCopyReceiver};
 use crate::async_io::AsyncEnd;
 use crate::edges::READABLE;
 
-impl<S: AsFd + AsyncEnd> Receiver<S> {
+impl<S: AsFd + AsyncEnd> ZeroCopyReceiver<S> {
     /// Waits on the task until the socket has something; else as [`receive`](Self::receive).
     /// Dropping the future loses nothing. A socket that tokio does not know (of `std`) is asked every
     /// millisecond.
     ///
     /// # Errors
     /// As [`receive`](Self::receive).
-    pub async fn receive_async(&mut self) -> Result<Option<View<'_>>, ReceiveError> {
+    pub async fn receive_async(&mut self) -> Result<Option<Received<'_>>, ReceiveError> {
         self.receive_at_most_async(usize::MAX).await
     }
 
@@ -31,7 +31,7 @@ impl<S: AsFd + AsyncEnd> Receiver<S> {
     pub async fn receive_at_most_async(
         &mut self,
         bytes: usize,
-    ) -> Result<Option<View<'_>>, ReceiveError> {
+    ) -> Result<Option<Received<'_>>, ReceiveError> {
         loop {
             let (socket, state) = (&self.socket, &mut self.state);
             let mut failed = None;

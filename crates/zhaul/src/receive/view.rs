@@ -12,14 +12,14 @@ use super::figures::Copying;
 /// also when the connection ends or is reset meanwhile, and cannot be looked at after it:
 ///
 /// ```compile_fail,E0499
-/// # fn example(mut receiver: zhaul::receive::Receiver<std::net::TcpStream>) {
+/// # fn example(mut receiver: zhaul::receive::ZeroCopyReceiver<std::net::TcpStream>) {
 /// let first = receiver.receive().unwrap().unwrap();
 /// let second = receiver.receive().unwrap().unwrap();
 /// println!("{}", first.len() + second.len());
 /// # }
 /// ```
 #[derive(Debug)]
-pub struct View<'r> {
+pub struct Received<'r> {
     /// With pages in it.
     pub(super) window: Option<&'r ReceiveWindow>,
     /// What follows them.
@@ -27,7 +27,7 @@ pub struct View<'r> {
     pub(super) why: Option<Copying>,
 }
 
-impl<'r> View<'r> {
+impl<'r> Received<'r> {
     /// All bytes.
     pub fn len(&self) -> usize {
         self.mapped_len() + self.copied.len()

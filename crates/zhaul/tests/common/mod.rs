@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "tokio")]
 use tokio::net::UnixStream;
 use zhaul::{Lease, LeaseError};
 
@@ -65,6 +66,7 @@ pub fn lease(file: impl AsFd) -> Lease {
     }
 }
 
+#[cfg(feature = "tokio")]
 pub fn unix_pair_of_tokio() -> (UnixStream, UnixStream) {
     UnixStream::pair().unwrap()
 }

@@ -4,10 +4,14 @@ use std::io::Read;
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 
+#[cfg(feature = "tokio")]
+use zhaul::Pool;
 use zhaul::send::{Advance, SendState, TurnTerms, ZeroCopySender};
-use zhaul::{Aggregate, Ask, Errno, Operation, Pool, Why, ZeroCopy};
+use zhaul::{Aggregate, Ask, Errno, Operation, Why, ZeroCopy};
 
-use crate::common::{pattern, wait_until};
+use crate::common::pattern;
+#[cfg(feature = "tokio")]
+use crate::common::wait_until;
 use crate::{reading, tcp_pair};
 
 /// Without the option nothing goes by reference.
