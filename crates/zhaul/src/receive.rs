@@ -15,20 +15,20 @@
 //! # }
 //! ```
 //!
-//! A [`ZeroCopyReceiver`] gives one [`Received`] after the other: the pages that the kernel could map
+//! A [`ZeroCopyReceiver`] gives one [`ReceivedBytes`] after the other: the pages that the kernel could map
 //! (`TCP_ZEROCOPY_RECEIVE`), then what it could not and copied, in the order of the stream. A view
 //! borrows its receiver, so none outlives the next receive, which takes the pages back.
 //!
 //! # When pages are mapped
 //! If the payload lies in whole pages of its own: a device with header split (and an MTU above 4096),
-//! or GRO that keeps such fragments. Everything else is copied, and [`Received::copying`] says why.
+//! or GRO that keeps such fragments. Everything else is copied, and [`ReceivedBytes::copying`] says why.
 //! Where asking was in vain a few times the receiver copies for a while before it asks again.
 //!
 //! # Whose bytes they are
-//! Pages from a network device are nobody else's: [`Received::bytes`] borrows them. Those of a peer on
+//! Pages from a network device are nobody else's: [`ReceivedBytes::bytes`] borrows them. Those of a peer on
 //! this machine (loopback, veth, a bridge) may still be written to by the process that sent them,
 //! and are not mapped unless [`ZeroCopyReceiver::map_local_peer`] asks for it; they are then to be copied out
-//! or written on ([`Received::write_to`]), and never a slice. Whether a peer is on this machine is found
+//! or written on ([`ReceivedBytes::write_to`]), and never a slice. Whether a peer is on this machine is found
 //! out when the receiver is made ([`crate::peer`]).
 //!
 //! # Into a pool
@@ -69,7 +69,7 @@ use crate::edges::{Ends, READABLE};
 pub use figures::{Copying, Figures};
 pub use filling::Filling;
 use state::{Attempt, State};
-pub use view::Received;
+pub use view::ReceivedBytes;
 
 /// Receives from one socket.
 #[derive(Debug)]
@@ -112,7 +112,7 @@ impl<S: AsFd> ZeroCopyReceiver<S> {
     ///
     /// # Errors
     /// Those of the connection: what came before them is given first.
-    pub fn receive(&mut self) -> Result<Option<Received<'_>>, ReceiveError> {
+    pub fn receive(&mut self) -> Result<Option<ReceivedBytes<'_>>, ReceiveError> {
         self.receive_at_most(usize::MAX)
     }
 
@@ -121,7 +121,10 @@ impl<S: AsFd> ZeroCopyReceiver<S> {
     ///
     /// # Errors
     /// As [`receive`](Self::receive).
-    pub fn receive_at_most(&mut self, bytes: usize) -> Result<Option<Received<'_>>, ReceiveError> {
+    pub fn receive_at_most(
+        &mut self,
+        bytes: usize,
+    ) -> Result<Option<ReceivedBytes<'_>>, ReceiveError> {
         let mut until = None;
         loop {
             match self.state.attempt(self.socket.as_fd(), bytes)? {

@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustix::pipe::{SpliceFlags, splice};
-use zhaul::receive::{Copying, Filling, ReceiveError, Received, ZeroCopyReceiver};
+use zhaul::receive::{Copying, Filling, ReceiveError, ReceivedBytes, ZeroCopyReceiver};
 use zhaul::{Errno, Operation, Pool};
 use zhaul_sys::setsockopt::{IntOption, set};
 
@@ -50,7 +50,7 @@ fn mapping(socket: TcpStream) -> ZeroCopyReceiver<TcpStream> {
         .copy_up_to(0)
 }
 
-fn taken(view: &Received<'_>) -> Vec<u8> {
+fn taken(view: &ReceivedBytes<'_>) -> Vec<u8> {
     let mut bytes = vec![0; view.len()];
     assert_eq!(view.copy_to(&mut bytes), view.len());
     bytes

@@ -8,7 +8,7 @@ use zhaul_core::{Errno, Operation};
 use zhaul_sys::tcp_zerocopy_receive::ReceiveWindow;
 
 use super::figures::{Copying, Figures};
-use super::view::Received;
+use super::view::ReceivedBytes;
 use super::{DEFAULT_COPY_BYTES, ReceiveError};
 use crate::errno::{errno_of, of_rustix};
 
@@ -88,8 +88,8 @@ impl State {
         }
     }
 
-    pub(super) fn view(&self, piece: Piece) -> Received<'_> {
-        Received {
+    pub(super) fn view(&self, piece: Piece) -> ReceivedBytes<'_> {
+        ReceivedBytes {
             window: self.window.as_ref().ok().filter(|_| piece.mapped > 0),
             copied: &self.buffer[..piece.copied],
             why: piece.why,

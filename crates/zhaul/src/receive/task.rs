@@ -8,7 +8,7 @@ use tokio::io::Interest;
 use zhaul_core::{Errno, Operation};
 
 use super::state::Attempt;
-use super::view::Received;
+use super::view::ReceivedBytes;
 use super::{ReceiveError, ZeroCopyReceiver};
 use crate::async_io::AsyncEnd;
 use crate::edges::READABLE;
@@ -20,7 +20,7 @@ impl<S: AsFd + AsyncEnd> ZeroCopyReceiver<S> {
     ///
     /// # Errors
     /// As [`receive`](Self::receive).
-    pub async fn receive_async(&mut self) -> Result<Option<Received<'_>>, ReceiveError> {
+    pub async fn receive_async(&mut self) -> Result<Option<ReceivedBytes<'_>>, ReceiveError> {
         self.receive_at_most_async(usize::MAX).await
     }
 
@@ -31,7 +31,7 @@ impl<S: AsFd + AsyncEnd> ZeroCopyReceiver<S> {
     pub async fn receive_at_most_async(
         &mut self,
         bytes: usize,
-    ) -> Result<Option<Received<'_>>, ReceiveError> {
+    ) -> Result<Option<ReceivedBytes<'_>>, ReceiveError> {
         loop {
             let (socket, state) = (&self.socket, &mut self.state);
             let mut failed = None;

@@ -19,7 +19,7 @@ use super::figures::Copying;
 /// # }
 /// ```
 #[derive(Debug)]
-pub struct Received<'r> {
+pub struct ReceivedBytes<'r> {
     /// With pages in it.
     pub(super) window: Option<&'r ReceiveWindow>,
     /// What follows them.
@@ -27,7 +27,7 @@ pub struct Received<'r> {
     pub(super) why: Option<Copying>,
 }
 
-impl<'r> Received<'r> {
+impl<'r> ReceivedBytes<'r> {
     /// All bytes.
     pub fn len(&self) -> usize {
         self.mapped_len() + self.copied.len()
