@@ -22,6 +22,7 @@ mod leases;
 mod message_zerocopy;
 mod meter;
 mod packets;
+mod receiving;
 mod rxe;
 mod traced;
 mod wire;
@@ -42,7 +43,7 @@ macro_rules! tests {
 }
 pub(crate) use tests;
 
-const MODULES: [(&str, &[Test]); 7] = [
+const MODULES: [(&str, &[Test]); 8] = [
     ("copies", copies::TESTS),
     ("message_zerocopy", message_zerocopy::TESTS),
     ("fragments", fragments::TESTS),
@@ -50,6 +51,8 @@ const MODULES: [(&str, &[Test]); 7] = [
     ("leases", leases::TESTS),
     ("cow", cow::TESTS),
     ("capabilities", capabilities::TESTS),
+    // The last: it changes the size of packets, after which a link is down for a moment.
+    ("receiving", receiving::TESTS),
 ];
 
 fn main() -> ExitCode {
