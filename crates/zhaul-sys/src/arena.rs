@@ -135,6 +135,25 @@ impl Arena {
         self.shared.waiters.count()
     }
 
+    /// The memory in pieces of as many whole slots as `most` bytes have, and how many these are; `None`
+    /// if one slot has more.
+    #[cfg(all(feature = "io-uring", not(miri)))]
+    pub(crate) fn pieces(&self, most: usize) -> Option<(Vec<libc::iovec>, u32)> {
+        let Shared {
+            mapping,
+            slot_bytes,
+            ..
+        } = &*self.shared;
+        let slots_of_piece = u32::try_from(most / slot_bytes).ok().filter(|&n| n > 0)?;
+        let piece_bytes = slots_of_piece as usize * slot_bytes;
+        let len = self.slots() * slot_bytes;
+        let pieces = (0..len).step_by(piece_bytes).map(|offset| libc::iovec {
+            iov_base: mapping.start().as_ptr().wrapping_add(offset).cast(),
+            iov_len: piece_bytes.min(len - offset),
+        });
+        Some((pieces.collect(), slots_of_piece))
+    }
+
     /// The file behind the memory: slot `n` is at `n * slot_bytes()`. Nobody can write to it or change its
     /// size; its content changes as slots are used again.
     #[cfg(not(miri))]

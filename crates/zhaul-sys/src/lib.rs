@@ -34,6 +34,8 @@ pub mod peer;
 pub mod perf_event;
 pub mod sched_setscheduler;
 pub mod seccomp;
+#[cfg(all(feature = "io-uring", not(miri)))]
+pub mod send_zc;
 pub mod setsockopt;
 pub mod shared_ring;
 pub mod sigaction;

@@ -22,7 +22,7 @@
 mod account;
 mod calls;
 mod error_queue;
-mod pinned;
+pub(crate) mod pinned;
 mod reaper;
 
 use std::io::{self, IoSlice};

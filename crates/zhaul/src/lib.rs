@@ -41,6 +41,8 @@
 //! `tokio` (on by default): transfers and relays on a tokio task. Without it
 //! (`default-features = false`) nothing of tokio is built, and [`Haul::run`] and
 //! [`RelayBuilder::run`](relay::RelayBuilder::run) work on the thread that calls them.
+//!
+//! `io-uring` (off by default): `zero_copy::BatchSender`, datagrams in batches with SEND_ZC.
 #![forbid(unsafe_code)]
 
 mod blocking;

@@ -27,6 +27,11 @@
 //!
 //! `docs/send-zero-copy.md` tells who owns what until when, limits and costs.
 
+#[cfg(feature = "io-uring")]
+mod batch;
+
+#[cfg(feature = "io-uring")]
+pub use batch::{BatchSender, NotQueued, NotQueuedReason, Released, Unavailable};
 pub use zhaul_sys::msg_zerocopy::{
     Completion, Limits, Pinned, Reaped, Sender, Sent, pinned, set_limits,
 };

@@ -43,7 +43,7 @@ pub struct Pinned {
 
 /// What is pending now.
 pub fn pinned() -> Pinned {
-    let (orphaned_sockets, orphaned_bytes) = reaper::orphans();
+    let (orphaned_sockets, orphaned_bytes) = orphans();
     Pinned {
         bytes: PINNED_BYTES.load(Relaxed),
         sockets: PINNED_SOCKETS.load(Relaxed),
@@ -54,6 +54,18 @@ pub fn pinned() -> Pinned {
     }
 }
 
+#[cfg(not(all(feature = "io-uring", not(miri))))]
+fn orphans() -> (usize, usize) {
+    reaper::orphans()
+}
+
+#[cfg(all(feature = "io-uring", not(miri)))]
+fn orphans() -> (usize, usize) {
+    let (sockets, bytes) = reaper::orphans();
+    let (rings, of_rings) = crate::send_zc::orphans();
+    (sockets + rings, bytes + of_rings)
+}
+
 /// Sets the limits from now on. What is pending beyond them stays.
 pub fn set_limits(limits: Limits) {
     LIMIT_BYTES.store(limits.bytes, Relaxed);
@@ -61,7 +73,7 @@ pub fn set_limits(limits: Limits) {
 }
 
 /// Takes room for so many bytes, and for a socket if it is the first of its calls.
-pub(super) fn take(bytes: usize, is_first: bool) -> bool {
+pub(crate) fn take(bytes: usize, is_first: bool) -> bool {
     if is_first && !add(&PINNED_SOCKETS, 1, LIMIT_SOCKETS.load(Relaxed)) {
         REFUSED.fetch_add(1, Relaxed);
         return false;
@@ -75,7 +87,7 @@ pub(super) fn take(bytes: usize, is_first: bool) -> bool {
 }
 
 /// Gives room back; `is_last` if no call of the socket is pending any more.
-pub(super) fn give_back(bytes: usize, is_last: bool) {
+pub(crate) fn give_back(bytes: usize, is_last: bool) {
     PINNED_BYTES.fetch_sub(bytes, Relaxed);
     PINNED_SOCKETS.fetch_sub(usize::from(is_last), Relaxed);
 }

@@ -148,6 +148,21 @@ impl FBuf {
         self.slot.len() as u64 * u64::from(self.slot.index()) + u64::from(self.start)
     }
 
+    #[cfg(feature = "io-uring")]
+    pub(crate) fn into_parts(self) -> (SharedSlot, Range<u32>) {
+        (self.slot, self.start..self.start + self.len)
+    }
+
+    /// The bytes of a slot of which these are parts.
+    #[cfg(feature = "io-uring")]
+    pub(crate) fn from_parts(slot: SharedSlot, range: Range<u32>) -> Self {
+        Self {
+            slot,
+            start: range.start,
+            len: range.end - range.start,
+        }
+    }
+
     /// True if they are of this pool.
     pub fn is_of(&self, pool: &Pool) -> bool {
         self.slot.is_of(&pool.arena)

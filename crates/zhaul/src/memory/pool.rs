@@ -19,7 +19,7 @@ use crate::errno_of;
 /// buffers are gone.
 #[derive(Clone, Debug)]
 pub struct Pool {
-    pub(super) arena: Arena,
+    pub(crate) arena: Arena,
 }
 
 impl Pool {
