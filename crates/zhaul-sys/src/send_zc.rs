@@ -5,9 +5,9 @@
 //! single send. Each send has up to two completions: the result, and, if that carries
 //! IORING_CQE_F_MORE, a notification (IORING_CQE_F_NOTIF) when no packet refers to the bytes any more.
 //! That is so for sends that failed, too, so F_MORE decides and not the result. The slot is held until
-//! then. What the kernel has when a batch is dropped goes to a thread of this module, with the ring that
-//! will tell. The ring cannot overflow: it has room for two completions of each
-//! send that is in flight, and there are no more of these than were asked for.
+//! then. What the kernel has when a batch is dropped goes to a thread of this module, with the ring
+//! that will tell. The ring cannot overflow: it has room for two completions of each send that is in
+//! flight, and there are no more of these than were asked for.
 //!
 //! Sends carry MSG_DONTWAIT: each is made or refused while it is submitted, in order, and none waits
 //! in the kernel for room. What is in flight counts for the limits of [`msg_zerocopy`], as well.

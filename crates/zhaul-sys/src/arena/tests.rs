@@ -242,3 +242,21 @@ fn everybody_who_waits_gets_a_slot() {
     });
     assert_eq!((arena.in_use(), arena.waiting()), (0, 0));
 }
+
+#[cfg(all(feature = "io-uring", not(miri)))]
+#[test]
+fn pieces_are_of_whole_slots_and_cover_all_of_them() {
+    let page = mapping::page_bytes();
+    let arena = Arena::new(page, 5, false).unwrap();
+    let (pieces, slots_of_piece) = arena.pieces(3 * page - 1).unwrap();
+    assert_eq!(slots_of_piece, 2);
+    let lens: Vec<_> = pieces.iter().map(|piece| piece.iov_len).collect();
+    assert_eq!(lens, [2 * page, 2 * page, page]);
+    let slots: Vec<_> = std::iter::from_fn(|| arena.take()).collect();
+    for slot in slots.into_iter().map(UniqueSlot::share) {
+        let piece = pieces[(slot.index() / slots_of_piece) as usize];
+        let offset = slot.as_ptr().addr() - piece.iov_base.addr();
+        assert!(offset + page <= piece.iov_len);
+    }
+    assert!(arena.pieces(page - 1).is_none());
+}
