@@ -8,11 +8,12 @@ use std::io;
 use std::ops::Range;
 use std::ptr::{self, NonNull};
 
-use rustix::mm::{MapFlags, ProtFlags};
+use rustix::mm::{Advice, MapFlags, ProtFlags};
 
 use crate::memfd_seals::SealedMemfd;
 
-/// Somebody's word that the process which can write to shared memory keeps the rules.
+/// Somebody's word that the process which can write to shared memory, and each that passed it on, keep the
+/// rules.
 #[derive(Clone, Copy, Debug)]
 pub struct TrustedPeer(());
 
@@ -22,8 +23,12 @@ impl TrustedPeer {
     /// # Safety
     /// Nobody writes to a range of a memory that was mapped with this token from when a slice of it is
     /// asked for ([`MemfdMap::bytes`]) until that slice is gone. Of a channel of zhaul this holds if the
-    /// processes that can write to its pools, which are those that made them, use them through zhaul and
-    /// never call `Sender::revoke`: a buffer that was handed over is not written until it came back.
+    /// process that made a pool, **and every process through which a buffer of it came here**, use it
+    /// through zhaul and never call `Sender::revoke`: a buffer that was handed over is not written until it
+    /// came back. A process in the middle cannot write to the pool, but it can give back what this process
+    /// still reads, or break the protocol so that the maker revokes: a sender uses again at once what is
+    /// out when its receiver gives back what is not out or shows a counter that runs ahead. This process
+    /// itself must not write to the ring or the sockets of its channels by other means than zhaul.
     pub const unsafe fn assume() -> Self {
         Self(())
     }
@@ -45,14 +50,17 @@ impl MemfdMap {
     /// Maps what nobody can write to any more; `None` if that is not so.
     ///
     /// # Errors
-    /// As `mmap(2)`.
+    /// As `mmap(2)`; ENOMEM or EFAULT if it has holes for which there is no memory; EINVAL before
+    /// Linux 5.14.
     pub fn of_immutable(memfd: &SealedMemfd) -> io::Result<Option<Self>> {
         if !memfd.is_immutable() {
             return Ok(None);
         }
         // A shared mapping of a descriptor open for writing is refused with F_SEAL_WRITE before Linux
         // 6.7, though it be for reading. Nothing is ever written, so private is the same.
-        Self::new(memfd, MapFlags::PRIVATE).map(Some)
+        let map = Self::new(memfd, MapFlags::PRIVATE)?;
+        populate_read(map.start, map.len)?;
+        Ok(Some(map))
     }
 
     /// Maps what a peer that somebody vouches for may write to.
@@ -95,6 +103,18 @@ impl Drop for MemfdMap {
     }
 }
 
+/// MADV_POPULATE_READ (Linux 5.14): every page of a mapping of somebody else's memfd is there, or this is an
+/// error. How many blocks a memfd has does not say so, as some may be beyond its end (FALLOC_FL_KEEP_SIZE),
+/// and for a page inside that is then missing a load would be a SIGBUS where memory is accounted strictly.
+/// `lseek(2)` SEEK_HOLE would tell, but takes the lock of the inode, which another process can hold as
+/// long as it likes by writing from memory whose faults it does not answer.
+///
+/// The range is mapped for reading, and stays mapped during the call.
+pub(crate) fn populate_read(start: NonNull<u8>, len: usize) -> io::Result<()> {
+    // SAFETY: it reads pages in and changes nothing; for a range that is not mapped it fails.
+    Ok(unsafe { rustix::mm::madvise(start.as_ptr().cast(), len, Advice::LinuxPopulateRead) }?)
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::fd::AsFd;
@@ -117,6 +137,25 @@ mod tests {
         let map = MemfdMap::of_immutable(&sealed(b"sealed")).unwrap().unwrap();
         assert_eq!(map.bytes(0..6), b"sealed");
         assert_eq!(map.bytes(6..6), b"");
+    }
+
+    #[test]
+    fn holes_behind_blocks_beyond_the_end_are_filled_when_it_is_mapped() {
+        let fd = rustix::fs::memfd_create("test", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)
+            .unwrap();
+        let bytes = 1 << 20;
+        rustix::fs::ftruncate(&fd, bytes).unwrap();
+        let beyond = rustix::fs::FallocateFlags::KEEP_SIZE;
+        rustix::fs::fallocate(&fd, beyond, bytes, bytes).unwrap();
+        seal_all(fd.as_fd()).unwrap();
+        // Its blocks are as many as its bytes.
+        let memfd = SealedMemfd::verify(fd).unwrap();
+        let blocks = || rustix::fs::fstat(&memfd).unwrap().st_blocks * 512;
+        assert_eq!(blocks(), 1 << 20);
+        let map = MemfdMap::of_immutable(&memfd).unwrap().unwrap();
+        // A load of any page now finds it.
+        assert_eq!(blocks(), 2 << 20);
+        assert!(map.bytes(0..1 << 20).iter().all(|byte| *byte == 0));
     }
 
     #[test]

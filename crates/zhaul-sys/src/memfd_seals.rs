@@ -1,9 +1,12 @@
 //! `fcntl(2)` F_GET_SEALS: a memfd of somebody else that can be mapped without fear.
 //!
 //! A [`SealedMemfd`] cannot shrink, no page of it can be taken away, and nobody can begin to write to
-//! it: F_SEAL_SHRINK with F_SEAL_WRITE or F_SEAL_FUTURE_WRITE (Linux 5.1), and every block allocated. So
-//! a load from a mapping of it is never a SIGBUS, not even where memory is accounted strictly. Seals
-//! cannot be removed, so what was verified once stays true.
+//! it: F_SEAL_SHRINK with F_SEAL_WRITE or F_SEAL_FUTURE_WRITE (Linux 5.1), and as many blocks are
+//! allocated as it has bytes. Seals cannot be removed, so what was verified once stays true.
+//!
+//! Somebody who means harm can have allocated blocks beyond the end. Whoever maps such a memfd therefore
+//! reads every page in first (see [`memfd_map`](crate::memfd_map)): then a load from the mapping is never
+//! a SIGBUS, not even where memory is accounted strictly.
 //!
 //! The descriptor may be anything. Nothing is asked of it that its file system would have to answer
 //! (`fstat(2)` of a FUSE file may wait forever) before F_GET_SEALS said that it is a memfd; closing what

@@ -13,7 +13,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use std::time::Duration;
 
 use rustix::fs::{MemfdFlags, SealFlags};
@@ -21,6 +21,7 @@ use rustix::mm::{MapFlags, ProtFlags};
 use rustix::thread::futex;
 use rustix::time::Timespec;
 
+use crate::memfd_map::populate_read;
 use crate::memfd_seals::SealedMemfd;
 
 /// A ring that this process alone writes.
@@ -88,18 +89,34 @@ impl PeerRing {
         let Some(bytes) = ring_bytes(cells).filter(|bytes| *bytes as u64 <= memfd.bytes()) else {
             return Ok(None);
         };
+        // Of huge pages whole ones are unmapped only; a memfd of them is as long as so many.
+        let page = usize::try_from(rustix::fs::fstatfs(memfd)?.f_bsize)
+            .ok()
+            .filter(|page| *page > 0)
+            .ok_or(io::ErrorKind::Unsupported)?;
+        let bytes = bytes
+            .checked_next_multiple_of(page)
+            .ok_or(io::ErrorKind::OutOfMemory)?;
         let map = Map::new(memfd, bytes, cells, ProtFlags::READ)?;
+        populate_read(map.start, bytes)?;
         Ok(Some(Self { map }))
     }
 
     /// How many entries the peer says that it wrote. What it stored before is then visible.
     pub fn published(&self) -> u32 {
-        self.map.counter(PUBLISHED).load(Ordering::Acquire)
+        self.load_acquire(PUBLISHED)
     }
 
     /// What the peer says that it waits for.
     pub fn sleep(&self) -> u32 {
-        self.map.counter(SLEEP).load(Ordering::Acquire)
+        self.load_acquire(SLEEP)
+    }
+
+    fn load_acquire(&self, offset: usize) -> u32 {
+        // Of memory mapped for reading only, relaxed loads alone are defined (std::sync::atomic).
+        let value = self.map.counter(offset).load(Ordering::Relaxed);
+        fence(Ordering::Acquire);
+        value
     }
 
     /// What is in a cell at this moment.
@@ -224,6 +241,23 @@ mod tests {
         let memfd = SealedMemfd::verify(memfd).unwrap();
         assert!(PeerRing::map(&memfd, 11).unwrap().is_none());
         assert!(PeerRing::map(&memfd, usize::MAX).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_ring_of_huge_pages_is_unmapped_whole() {
+        let flags = MemfdFlags::ALLOW_SEALING | MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB;
+        let huge = rustix::fs::memfd_create("test", flags).and_then(|memfd| {
+            rustix::fs::ftruncate(&memfd, 2 << 20)?;
+            rustix::fs::fallocate(&memfd, rustix::fs::FallocateFlags::empty(), 0, 2 << 20)?;
+            Ok(memfd)
+        });
+        let Ok(huge) = huge else {
+            return zhaul_untested::skip("a ring of huge pages", "no huge pages");
+        };
+        rustix::fs::fcntl_add_seals(&huge, SealFlags::SHRINK | SealFlags::FUTURE_WRITE).unwrap();
+        let memfd = SealedMemfd::verify(huge).unwrap();
+        // A part of a page cannot be unmapped: Drop asserts that it could.
+        drop(PeerRing::map(&memfd, 10).unwrap().unwrap());
     }
 
     #[test]

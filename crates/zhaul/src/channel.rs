@@ -39,7 +39,7 @@
 //! used, and what is mapped cannot lose pages. `docs/channel.md` lists what it can do. It can keep what it
 //! was given ([`Sender::revoke`]), read what the pool holds, and keep us busy with wake-ups.
 //!
-//! Linux 5.12; 6.18 measured. A process that forks must not use a channel on both sides of the fork.
+//! Linux 5.14; 6.18 measured. A process that forks must not use a channel on both sides of the fork.
 
 mod attendant;
 mod buffer;

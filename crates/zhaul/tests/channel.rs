@@ -158,6 +158,36 @@ fn a_sender_that_is_dropped_does_not_use_again_what_is_out() {
 }
 
 #[test]
+fn a_receiver_is_told_that_the_sender_was_dropped_whatever_is_out() {
+    // All came back, unseen: the sender was awake at each return, and looked at none.
+    let (mut sender, mut receiver) = channel::pair(4).unwrap();
+    let pool = pool(2);
+    for _ in 0..2 {
+        sender.send(filled(&pool, 1, 1)).unwrap();
+        drop(receiver.receive().unwrap().unwrap());
+    }
+    drop(sender);
+    let patience = Instant::now() + Duration::from_secs(20);
+    let told = receiver.receive_by(patience).unwrap_err();
+    assert!(matches!(told, ChannelError::PeerGone));
+    assert_eq!(pool.usage().in_use, 0);
+
+    // One is kept.
+    let (mut sender, mut receiver) = channel::pair(4).unwrap();
+    sender.send(filled(&pool, 1, 1)).unwrap();
+    let kept = receiver.receive().unwrap().unwrap();
+    drop(sender);
+    let patience = Instant::now() + Duration::from_secs(20);
+    let told = receiver.receive_by(patience).unwrap_err();
+    assert!(matches!(told, ChannelError::PeerGone));
+    assert_eq!(pool.usage().in_use, 1);
+    drop(kept);
+    while pool.usage().in_use > 0 {
+        thread::yield_now();
+    }
+}
+
+#[test]
 fn a_buffer_goes_through_a_third_hand_without_a_copy() {
     let (mut first, mut middle_in) = channel::pair(4).unwrap();
     let (mut middle_out, mut last) = channel::pair(4).unwrap();

@@ -10,8 +10,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use common::{TestFile, pattern, wait_until};
+use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use zhaul::channel::ChannelError;
 use zhaul::relay::{RelayCause, RelayProgress, Way};
 use zhaul::{CancelToken, Cause, Progress, transfer};
 
@@ -66,6 +68,25 @@ fn a_cancellation_is_noticed_without_a_descriptor_to_wake_up_by() {
         assert_eq!(outcome.unwrap_err().cause, Cause::Cancelled);
         assert!(began.elapsed() < Duration::from_secs(2));
     });
+}
+
+#[test]
+fn a_sender_without_descriptors_keeps_out_what_its_receiver_reads() {
+    let _one = one_at_a_time();
+    let (mut sender, mut receiver) = zhaul::channel::pair(4).unwrap();
+    let pool = zhaul::Pool::new(4096, 1).unwrap();
+    sender.send(pool.allocate().unwrap().freeze(100)).unwrap();
+    let read = receiver.receive().unwrap().unwrap();
+    {
+        // The receiver's `Hello` came, and its memfd cannot be taken in.
+        let _none = NoDescriptors::new();
+        let Err(ChannelError::Io { source, .. }) = sender.reclaim() else {
+            panic!("not an error of this process");
+        };
+        assert_eq!(source.raw_os_error(), Some(Errno::MFILE.raw_os_error()));
+    }
+    assert!(pool.allocate().is_none(), "it is read");
+    drop(read);
 }
 
 fn tcp_pair() -> (TcpStream, TcpStream) {

@@ -62,14 +62,20 @@ impl Shared {
     /// Its owner is gone: what is out is waited for here.
     pub(super) fn abandon(self: &Arc<Self>) {
         let mut access = self.access();
+        access.say_gone();
+        if access.len() > 0 && access.attend().is_err() {
+            tracing::warn!("no thread to wait for buffers that are out: they are never used again");
+            access.leak();
+        }
+        // What came back before the receiver was told to wake the thread wakes nobody.
+        let lied = access.reclaim().is_err();
+        if lied {
+            access.forget_all();
+        }
+        access.abandoned = true;
         if access.len() == 0 {
             drop(access);
             self.forget();
-        } else if access.attend().is_err() {
-            tracing::warn!("no thread to wait for buffers that are out: they are never used again");
-            access.leak();
-        } else {
-            access.abandoned = true;
         }
     }
 

@@ -198,7 +198,8 @@ impl Buffer {
         Ok(Ok(View(self)))
     }
 
-    /// The bytes in place, because somebody vouches for the process that can write to them.
+    /// The bytes in place, because somebody vouches for the process that can write to them and for each
+    /// that they came through.
     ///
     /// # Errors
     /// As `mmap(2)`.

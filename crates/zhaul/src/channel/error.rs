@@ -43,6 +43,15 @@ impl ChannelError {
         }
     }
 
+    /// True if the receiver said of what is out something that no receiver of this crate says: it does not
+    /// keep buffers by that. Nothing that could be the fault of this process or of the kernel is meant.
+    pub(super) const fn ends_loans(&self) -> bool {
+        matches!(
+            self,
+            Self::Violation(Violation::NotOut(_) | Violation::RingOverrun { .. })
+        )
+    }
+
     /// The same once more, for a channel that ended with it.
     pub(super) fn again(&self) -> Self {
         match self {

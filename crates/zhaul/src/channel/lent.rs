@@ -246,6 +246,17 @@ impl Lent {
         }
     }
 
+    /// Tells the receiver that nothing follows what it was shown, nor a `Finish` that was not sent, though
+    /// the socket stays open for what comes back.
+    pub(super) fn say_gone(&mut self) {
+        if self.published != self.written {
+            self.published = self.written;
+            self.link.publish(self.written);
+        }
+        // A receiver that is gone need not be told.
+        let _ = rustix::net::shutdown(&self.link.socket, rustix::net::Shutdown::Write);
+    }
+
     /// Waits for room on the socket. False when the deadline passed.
     pub(super) fn wait_for_room(&self, deadline: Option<Instant>) -> Result<bool, ChannelError> {
         self.link.socket.wait(true, deadline)
@@ -278,7 +289,7 @@ impl Lent {
             Ok(Read::End) => return Next::Done,
             Ok(Read::All | Read::Part) => {}
             Err(error) => {
-                if matches!(error, ChannelError::Violation(_)) {
+                if error.ends_loans() {
                     self.forget_all();
                 }
                 self.failed.get_or_insert(error);

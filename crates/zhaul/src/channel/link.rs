@@ -45,6 +45,9 @@ const FUTEX_TIME: Duration = Duration::from_millis(20);
 /// for each pool and some wake-ups are the most that may be there at one time.
 pub(super) const MESSAGES: usize = 256;
 
+/// How many descriptors a message can have (`net/scm.h`).
+const SCM_MAX_FD: usize = 253;
+
 const AWAKE: u32 = 0;
 const ON_FUTEX: u32 = 1;
 const ON_SOCKET: u32 = 2;
@@ -115,9 +118,9 @@ impl Socket {
     /// Takes the next message, if there is one.
     pub(super) fn receive(&self) -> Result<Incoming, ChannelError> {
         // One byte more than a message has, so that a longer one is seen to be longer. Descriptors that
-        // have no room here are closed by the kernel and never ours.
+        // had no room here would be closed by the kernel before it returns, which may wait for others.
         let mut bytes = [0; CONTROL_BYTES + 1];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_LEASES + 1))];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(SCM_MAX_FD))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
         let message = loop {
@@ -141,9 +144,14 @@ impl Socket {
             return Ok(Incoming::End);
         }
         let came = descriptors.len();
+        if message.flags.contains(ReturnFlags::CTRUNC) {
+            // There was room for all that a message can have, so it was this process that could not take
+            // them in: nothing that the peer did.
+            close_elsewhere(descriptors);
+            return Err(ChannelError::errno("recvmsg")(Errno::MFILE));
+        }
         let judged = Control::decode(&bytes[..message.bytes]).and_then(|control| {
-            let cut = message.flags.contains(ReturnFlags::CTRUNC);
-            if cut || !control.descriptors().contains(&came) {
+            if !control.descriptors().contains(&came) {
                 return Err(Violation::Descriptors { came });
             }
             Ok(control)

@@ -15,7 +15,8 @@ use crate::memory::{FBufMut, Pool};
 ///
 /// At most a window of them is out at one time. What is out belongs to the receiver: it is not used again
 /// before it was given back, or before everybody who could read it is gone, whatever becomes of the
-/// sender. Dropping a sender that did not [`finish`](Self::finish) tells the receiver that the data ended
+/// sender; only a receiver that gives back what is not out, or whose counter runs ahead, loses at once what
+/// it has. Dropping a sender that did not [`finish`](Self::finish) tells the receiver that the data ended
 /// early.
 ///
 /// The death of the receiver is noticed at the latest when the window is used up, and by `finish`.
@@ -199,9 +200,8 @@ impl Sender {
         {
             let ended = State::Ended(error.again());
             if let State::Open(shared) = std::mem::replace(&mut self.state, ended) {
-                // Whoever breaks the protocol does not keep buffers by it.
                 match error {
-                    ChannelError::Violation(_) => shared.revoke(),
+                    error if error.ends_loans() => shared.revoke(),
                     _ => shared.abandon(),
                 }
             }

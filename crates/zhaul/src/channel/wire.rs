@@ -211,7 +211,7 @@ pub enum Violation {
     Malformed,
     /// A message that does not belong there.
     Unexpected(Control),
-    /// More or fewer descriptors than the message has, or some that did not fit into this process.
+    /// More or fewer descriptors than the message has.
     Descriptors {
         /// How many came.
         came: usize,
