@@ -43,6 +43,7 @@
 
 mod attendant;
 mod buffer;
+mod closing;
 mod error;
 mod in_flight;
 mod lent;

@@ -1,6 +1,7 @@
 //! Channels between threads of one process and between processes: what arrives, what comes back, what
 //! happens at the end.
 
+use std::future::Future as _;
 use std::io::Write as _;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -183,6 +184,34 @@ fn a_receiver_is_told_that_the_sender_was_dropped_whatever_is_out() {
     assert_eq!(pool.usage().in_use, 1);
     drop(kept);
     while pool.usage().in_use > 0 {
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn a_task_that_panics_when_a_slot_comes_back_takes_no_other_channel_with_it() {
+    struct Panics;
+    impl std::task::Wake for Panics {
+        fn wake(self: std::sync::Arc<Self>) {
+            panic!("on purpose");
+        }
+    }
+    let waker = std::task::Waker::from(std::sync::Arc::new(Panics));
+    let mut context = std::task::Context::from_waker(&waker);
+    let abandoned = |pool: &Pool| {
+        let (mut sender, mut receiver) = channel::pair(4).unwrap();
+        sender.send(filled(pool, 1, 1)).unwrap();
+        receiver.receive().unwrap()
+    };
+    let waited_for = pool(1);
+    let buffer = abandoned(&waited_for);
+    let mut allocating = Box::pin(waited_for.allocate_async());
+    assert!(allocating.as_mut().poll(&mut context).is_pending());
+    drop(buffer);
+
+    let other = pool(1);
+    drop(abandoned(&other));
+    while other.usage().in_use > 0 {
         thread::yield_now();
     }
 }

@@ -6,7 +6,8 @@ mod peer;
 #[path = "channel_hostile/script.rs"]
 mod script;
 
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
@@ -298,6 +299,87 @@ fn descriptors_that_nobody_asked_for_are_closed() {
         // Ends when none is open any more, in this process or on the way.
         assert_eq!(reader.read(&mut [0]).expect("a socket"), 0);
     }
+}
+
+/// A socket whose closing waits for longer than any test, and what must be kept for that.
+fn lingering() -> (OwnedFd, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
+    let address = listener.local_addr().expect("bound");
+    let mut socket = TcpStream::connect(address).expect("it listens");
+    let (far, _) = listener.accept().expect("it connects");
+    socket.set_nonblocking(true).expect("a socket");
+    while socket.write(&[0; 1 << 16]).is_ok() {}
+    socket.set_nonblocking(false).expect("a socket");
+    let minutes = Some(Duration::from_secs(300));
+    rustix::net::sockopt::set_socket_linger(&socket, minutes).expect("a socket");
+    (socket.into(), far)
+}
+
+#[test]
+fn closing_what_a_peer_passed_keeps_nobody_waiting() {
+    let began = Instant::now();
+    // More than a message of ours has.
+    let (slow, _far) = lingering();
+    let (mut receiver, peer) = stranger();
+    peer.say(Control::Finish, &vec![slow.as_fd(); 100]);
+    drop(slow);
+    let refused = Violation::Descriptors { came: 100 };
+    assert_eq!(refusal(&mut receiver), refused);
+
+    // In a message that nobody read.
+    let (slow, _far) = lingering();
+    let (receiver, peer) = self::receiver();
+    peer.say(Control::Finish, &[slow.as_fd()]);
+    drop((slow, receiver));
+    let (slow, _far) = lingering();
+    let (sender, peer) = sender();
+    peer.say(Control::Finish, &[slow.as_fd()]);
+    drop((slow, sender));
+
+    // In a message on a lease, whether it is taken or refused.
+    for bytes in [POOL, (1 << 20) + 1] {
+        let (slow, _far) = lingering();
+        let (near, far) = channel::socket_pair().expect("sockets");
+        Peer::new(near).say(Control::Finish, &[slow.as_fd()]);
+        let (mut receiver, peer) = self::receiver();
+        let pool = Control::Pool { serial: 0 };
+        peer.say(pool, &[sealed_memfd(bytes).as_fd(), far.as_fd()]);
+        drop((slow, far));
+        assert_eq!(receiver.try_receive().is_ok(), bytes == POOL);
+        drop(receiver);
+    }
+    assert!(began.elapsed() < Duration::from_secs(100));
+}
+
+#[test]
+fn a_number_whose_buffers_are_out_is_not_given_to_other_memory() {
+    for serial in [0, 64] {
+        for retire in [false, true] {
+            if retire && serial == 64 {
+                continue;
+            }
+            let (mut receiver, peer) = receiver_with_pool();
+            peer.publish(&[descriptor(0, 1)], 1);
+            let kept = receiver.receive().expect("it is good").expect("one");
+            if retire {
+                peer.say(Control::Retire { serial }, &[]);
+            } else {
+                let pool = sealed_memfd(POOL);
+                peer.say(Control::Pool { serial }, &[pool.as_fd(), lease().as_fd()]);
+            }
+            let refused = Violation::PoolInUse { serial };
+            assert_eq!(refusal(&mut receiver), refused);
+            assert_eq!(kept.secure().expect("read").0.len(), 1);
+        }
+    }
+    // Without any it is.
+    let (mut receiver, peer) = receiver_with_pool();
+    peer.publish(&[descriptor(0, 1)], 1);
+    drop(receiver.receive().expect("it is good"));
+    let pool = sealed_memfd(POOL);
+    let message = Control::Pool { serial: 64 };
+    peer.say(message, &[pool.as_fd(), lease().as_fd()]);
+    assert!(matches!(receiver.try_receive(), Ok(Received::Empty)));
 }
 
 #[test]

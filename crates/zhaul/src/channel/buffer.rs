@@ -3,7 +3,8 @@
 use std::fmt;
 use std::io;
 use std::ops::{Deref, Range, RangeBounds};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use rustix::io::{pread, retry_on_intr};
 use zhaul_sys::memfd_map::{MemfdMap, TrustedPeer};
 use zhaul_sys::memfd_seals::SealedMemfd;
 
+use super::closing::Foreign;
 use super::link::Link;
 use super::wire::Ticket;
 use crate::memory::{Memory, Segment, within};
@@ -20,16 +22,19 @@ use crate::memory::{Memory, Segment, within};
 pub(super) struct SharedMemory {
     pub(super) memfd: SealedMemfd,
     /// Open as long as anything here may read the memory; who lent it sees them close.
-    pub(super) leases: Vec<OwnedFd>,
+    pub(super) leases: Vec<Foreign>,
     map: OnceLock<MemfdMap>,
+    /// How many buffers of it were handed over and not given back yet.
+    pub(super) out: AtomicUsize,
 }
 
 impl SharedMemory {
-    pub(super) const fn new(memfd: SealedMemfd, leases: Vec<OwnedFd>) -> Self {
+    pub(super) const fn new(memfd: SealedMemfd, leases: Vec<Foreign>) -> Self {
         Self {
             memfd,
             leases,
             map: OnceLock::new(),
+            out: AtomicUsize::new(0),
         }
     }
 
@@ -69,7 +74,7 @@ impl Returns {
         self.link
             .own
             .cell(cell)
-            .store(ticket.encode(), std::sync::atomic::Ordering::Relaxed);
+            .store(ticket.encode(), Ordering::Relaxed);
         *published = published.wrapping_add(1);
         self.link.publish(*published);
     }
@@ -85,6 +90,8 @@ struct Loan {
 impl Drop for Loan {
     fn drop(&mut self) {
         if let Some((returns, ticket)) = self.ticket.take() {
+            // First: the sender may name other memory as soon as it sees the ticket.
+            self.memory.out.fetch_sub(1, Ordering::Release);
             returns.give_back(ticket);
         }
     }
@@ -110,6 +117,9 @@ impl Buffer {
         range: Range<u64>,
         len: usize,
     ) -> Self {
+        if ticket.is_some() {
+            memory.out.fetch_add(1, Ordering::Relaxed);
+        }
         Self {
             loan: Arc::new(Loan { memory, ticket }),
             start: range.start,

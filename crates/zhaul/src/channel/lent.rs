@@ -12,9 +12,10 @@ use std::time::Instant;
 
 use rustix::io::Errno;
 
+use super::closing::Foreign;
 use super::error::ChannelError;
 use super::in_flight::InFlight;
-use super::link::{Incoming, Link, MESSAGES, Read, Socket, Woken, close_elsewhere, ring_of};
+use super::link::{Incoming, Link, MESSAGES, Read, Socket, Woken, ring_of};
 use super::pools::{Announced, Outgoing};
 use super::wire::{Control, DESCRIPTOR_WORDS, Descriptor, Ticket, Violation, new_entries};
 use zhaul_sys::shared_ring::OwnRing;
@@ -33,7 +34,7 @@ pub(super) struct Lent {
     announced: Announced,
     /// Passed on with every pool; closed here to see whether others have it.
     lease: Option<OwnedFd>,
-    leases: OwnedFd,
+    leases: Foreign,
     peer_finished: bool,
     /// The receiver was told that nothing follows.
     finished: bool,
@@ -81,7 +82,7 @@ impl Lent {
             in_flight: InFlight::new(window),
             announced: Announced::default(),
             lease: Some(lease.into()),
-            leases: leases.into(),
+            leases: Foreign::new(leases.into()),
             peer_finished: false,
             finished: false,
             attended: false,
@@ -209,8 +210,7 @@ impl Lent {
                         return Err(Violation::Unexpected(hello).into());
                     }
                 }
-                Incoming::Message(message, descriptors) => {
-                    close_elsewhere(descriptors);
+                Incoming::Message(message, _) => {
                     return Err(Violation::Unexpected(message).into());
                 }
             }
@@ -304,12 +304,12 @@ impl Lent {
     }
 
     /// What is hung up when nobody can read any more what is out.
-    pub(super) fn watch_leases(&mut self) -> &OwnedFd {
+    pub(super) fn watch_leases(&mut self) -> &Foreign {
         self.lease = None;
         &self.leases
     }
 
-    pub(super) fn leases(&self) -> &OwnedFd {
+    pub(super) fn leases(&self) -> &Foreign {
         &self.leases
     }
 

@@ -19,8 +19,8 @@
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering, fence};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -33,6 +33,7 @@ use rustix::time::Timespec;
 use zhaul_sys::memfd_seals::SealedMemfd;
 use zhaul_sys::shared_ring::{OwnRing, PeerRing};
 
+use super::closing::Foreign;
 use super::error::ChannelError;
 use super::wire::{CONTROL_BYTES, Control, MAX_LEASES, Violation};
 
@@ -55,13 +56,13 @@ const MODES: u32 = 3;
 const EPISODE: u32 = 4;
 
 /// A connected socket of the right kind.
-#[derive(Debug)]
-pub(super) struct Socket(OwnedFd);
+#[derive(Clone, Debug)]
+pub(super) struct Socket(Arc<Foreign>);
 
 /// What a look at the socket brought.
 #[derive(Debug)]
 pub(super) enum Incoming {
-    Message(Control, Vec<OwnedFd>),
+    Message(Control, Vec<Foreign>),
     Empty,
     End,
 }
@@ -93,7 +94,7 @@ impl Socket {
         if kind != Ok(SocketType::SEQPACKET) || !is_unix_socket(fd.as_fd()) {
             return Err(ChannelError::NotSeqpacket);
         }
-        Ok(Self(fd))
+        Ok(Self(Arc::new(Foreign::new(fd))))
     }
 
     /// Sends a message, or says that there is no room.
@@ -105,14 +106,14 @@ impl Socket {
         let bytes = message.encode();
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         if descriptors.is_empty() {
-            return retry_on_intr(|| rustix::net::send(&self.0, &bytes, flags)).map(drop);
+            return retry_on_intr(|| rustix::net::send(self, &bytes, flags)).map(drop);
         }
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_LEASES + 1))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         let fits = ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
         assert!(fits, "at most a memfd and MAX_LEASES");
         let iov = [IoSlice::new(&bytes)];
-        retry_on_intr(|| rustix::net::sendmsg(&self.0, &iov, &mut ancillary, flags)).map(drop)
+        retry_on_intr(|| rustix::net::sendmsg(self, &iov, &mut ancillary, flags)).map(drop)
     }
 
     /// Takes the next message, if there is one.
@@ -125,7 +126,7 @@ impl Socket {
         let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
         let message = loop {
             let mut iov = [IoSliceMut::new(&mut bytes)];
-            match rustix::net::recvmsg(&self.0, &mut iov, &mut ancillary, flags) {
+            match rustix::net::recvmsg(self, &mut iov, &mut ancillary, flags) {
                 // A reset is told once, before the messages that came earlier.
                 Err(Errno::INTR | Errno::CONNRESET) => {}
                 Err(Errno::AGAIN) => return Ok(Incoming::Empty),
@@ -139,6 +140,7 @@ impl Socket {
                 _ => None,
             })
             .flatten()
+            .map(Foreign::new)
             .collect();
         if message.bytes == 0 && descriptors.is_empty() {
             return Ok(Incoming::End);
@@ -147,22 +149,13 @@ impl Socket {
         if message.flags.contains(ReturnFlags::CTRUNC) {
             // There was room for all that a message can have, so it was this process that could not take
             // them in: nothing that the peer did.
-            close_elsewhere(descriptors);
             return Err(ChannelError::errno("recvmsg")(Errno::MFILE));
         }
-        let judged = Control::decode(&bytes[..message.bytes]).and_then(|control| {
-            if !control.descriptors().contains(&came) {
-                return Err(Violation::Descriptors { came });
-            }
-            Ok(control)
-        });
-        match judged {
-            Ok(control) => Ok(Incoming::Message(control, descriptors)),
-            Err(violation) => {
-                close_elsewhere(descriptors);
-                Err(violation.into())
-            }
+        let control = Control::decode(&bytes[..message.bytes])?;
+        if !control.descriptors().contains(&came) {
+            return Err(Violation::Descriptors { came }.into());
         }
+        Ok(Incoming::Message(control, descriptors))
     }
 
     /// Waits for something to read or, with `to_send`, for room to write. False when the deadline
@@ -182,7 +175,7 @@ impl Socket {
                 Some(Duration::ZERO) => return Ok(false),
                 left => left.and_then(|left| Timespec::try_from(left).ok()),
             };
-            let mut fds = [PollFd::new(&self.0, events)];
+            let mut fds = [PollFd::new(self, events)];
             match poll(&mut fds, timeout.as_ref()) {
                 Ok(0) | Err(Errno::INTR) => {}
                 Ok(_) => return Ok(true),
@@ -254,8 +247,10 @@ impl Link {
             self.own.wake();
         } else {
             // Without room there are messages that will wake it; a peer that is gone is noticed by who
-            // reads next.
-            let _ = self.socket.send(Control::Wake, &[]);
+            // reads next. Without memory for the message nothing else would wake it.
+            while let Err(Errno::NOBUFS | Errno::NOMEM) = self.socket.send(Control::Wake, &[]) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
         }
     }
 
@@ -320,7 +315,7 @@ impl Link {
 }
 
 /// The ring in a `Hello`.
-pub(super) fn ring_of(descriptors: Vec<OwnedFd>, cells: usize) -> Result<PeerRing, ChannelError> {
+pub(super) fn ring_of(descriptors: Vec<Foreign>, cells: usize) -> Result<PeerRing, ChannelError> {
     let memfd = descriptors.into_iter().next().expect("one, as decoded");
     let memfd = verify(memfd)?;
     PeerRing::map(&memfd, cells)
@@ -328,9 +323,9 @@ pub(super) fn ring_of(descriptors: Vec<OwnedFd>, cells: usize) -> Result<PeerRin
         .ok_or(ChannelError::Violation(Violation::RingTooShort))
 }
 
-pub(super) fn verify(memfd: OwnedFd) -> Result<SealedMemfd, Violation> {
-    SealedMemfd::verify(memfd).map_err(|(memfd, refusal)| {
-        close_elsewhere(vec![memfd]);
+pub(super) fn verify(memfd: Foreign) -> Result<SealedMemfd, Violation> {
+    SealedMemfd::verify(memfd.into_owned()).map_err(|(other, refusal)| {
+        drop(Foreign::new(other));
         Violation::Memory(refusal)
     })
 }
@@ -338,15 +333,4 @@ pub(super) fn verify(memfd: OwnedFd) -> Result<SealedMemfd, Violation> {
 /// SO_DOMAIN, which no file system is asked for.
 pub(super) fn is_unix_socket(fd: BorrowedFd<'_>) -> bool {
     rustix::net::sockopt::socket_domain(fd) == Ok(AddressFamily::UNIX)
-}
-
-/// Closes descriptors of a kind that nobody asked for in a thread of their own: `close(2)` of a FUSE file
-/// waits for its server, that of a socket may linger.
-pub(super) fn close_elsewhere(descriptors: Vec<OwnedFd>) {
-    if !descriptors.is_empty() {
-        // Without a thread they are closed here.
-        let _ = std::thread::Builder::new()
-            .name("zhaul-close".into())
-            .spawn(move || drop(descriptors));
-    }
 }

@@ -1,11 +1,13 @@
 //! The memories that descriptors of one channel name, on both sides.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::buffer::{Buffer, SharedMemory, View};
+use super::closing::Foreign;
 use super::error::ChannelError;
-use super::link::{Socket, close_elsewhere, is_unix_socket, verify};
+use super::link::{Socket, is_unix_socket, verify};
 use super::wire::{Control, Descriptor, MAX_LEASES, MAX_POOLS, Violation};
 use crate::memory::{FBuf, Pool};
 
@@ -247,13 +249,12 @@ impl Imported {
     pub(super) fn import(
         &mut self,
         serial: u32,
-        mut descriptors: Vec<OwnedFd>,
+        mut descriptors: Vec<Foreign>,
         limits: &Limits,
     ) -> Result<(), Violation> {
+        self.unused(serial)?;
         let leases = descriptors.split_off(1);
         if !leases.iter().all(|lease| is_unix_socket(lease.as_fd())) {
-            close_elsewhere(leases);
-            close_elsewhere(descriptors);
             return Err(Violation::Lease);
         }
         let memfd = verify(descriptors.remove(0))?;
@@ -275,8 +276,20 @@ impl Imported {
 
     pub(super) fn retire(&mut self, serial: u32) -> Result<(), Violation> {
         self.find(serial)?;
+        self.unused(serial)?;
         self.0[(serial % MAX_POOLS) as usize] = None;
         Ok(())
+    }
+
+    /// A sender names other memory in the place of one of which all buffers came back, so that this
+    /// process never has more memories than places.
+    fn unused(&self, serial: u32) -> Result<(), Violation> {
+        match self.0.get((serial % MAX_POOLS) as usize) {
+            Some(Some((_, memory))) if memory.out.load(Ordering::Acquire) > 0 => {
+                Err(Violation::PoolInUse { serial })
+            }
+            _ => Ok(()),
+        }
     }
 
     pub(super) fn find(&self, serial: u32) -> Result<&Arc<SharedMemory>, Violation> {

@@ -6,8 +6,9 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::buffer::{Buffer, Returns};
+use super::closing::Foreign;
 use super::error::ChannelError;
-use super::link::{Incoming, Link, MESSAGES, Read, Socket, Woken, close_elsewhere, ring_of};
+use super::link::{Incoming, Link, MESSAGES, Read, Socket, Woken, ring_of};
 use super::pools::{Imported, Limits};
 use super::wire::{Control, DESCRIPTOR_WORDS, Descriptor, Violation, new_entries};
 use zhaul_sys::shared_ring::OwnRing;
@@ -192,7 +193,7 @@ impl Receiver {
         Ok(Read::Part)
     }
 
-    fn act_on(&mut self, message: Control, descriptors: Vec<OwnedFd>) -> Result<(), ChannelError> {
+    fn act_on(&mut self, message: Control, descriptors: Vec<Foreign>) -> Result<(), ChannelError> {
         match (message, &self.state) {
             (Control::Wake, _) => {}
             (Control::Hello { window }, State::Greeting(_)) => self.greet(window, descriptors)?,
@@ -201,10 +202,7 @@ impl Receiver {
             }
             (Control::Retire { serial }, State::Open(_)) => self.imported.retire(serial)?,
             (Control::Finish, State::Open(_)) => self.finished = true,
-            _ => {
-                close_elsewhere(descriptors);
-                return Err(Violation::Unexpected(message).into());
-            }
+            _ => return Err(Violation::Unexpected(message).into()),
         }
         Ok(())
     }
@@ -241,9 +239,8 @@ impl Receiver {
     }
 
     /// Answers the sender's `Hello`.
-    fn greet(&mut self, window: u32, descriptors: Vec<OwnedFd>) -> Result<(), ChannelError> {
+    fn greet(&mut self, window: u32, descriptors: Vec<Foreign>) -> Result<(), ChannelError> {
         if window > self.limits.window {
-            close_elsewhere(descriptors);
             return Err(Violation::Window { window }.into());
         }
         let peer = ring_of(descriptors, window as usize * DESCRIPTOR_WORDS)?;

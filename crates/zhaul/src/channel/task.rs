@@ -11,6 +11,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::buffer::Buffer;
+use super::closing::Foreign;
 use super::error::ChannelError;
 use super::link::Read;
 use super::pools::Outgoing;
@@ -22,7 +23,7 @@ use crate::memory::{FBufMut, Pool};
 #[derive(Debug)]
 pub struct AsyncSender {
     sender: Sender,
-    socket: AsyncFd<OwnedFd>,
+    socket: AsyncFd<Foreign>,
 }
 
 impl AsyncSender {
@@ -159,7 +160,7 @@ impl AsyncSender {
 #[derive(Debug)]
 pub struct AsyncReceiver {
     receiver: Receiver,
-    socket: AsyncFd<OwnedFd>,
+    socket: AsyncFd<Foreign>,
 }
 
 impl AsyncReceiver {
@@ -210,11 +211,12 @@ impl AsyncReceiver {
     }
 }
 
-fn watch(socket: std::io::Result<OwnedFd>) -> Result<AsyncFd<OwnedFd>, ChannelError> {
-    // Deprecated because an arbitrary AsRawFd may lie about its descriptor; OwnedFd does not, and the
+fn watch(socket: std::io::Result<OwnedFd>) -> Result<AsyncFd<Foreign>, ChannelError> {
+    // Deprecated because an arbitrary AsRawFd may lie about its descriptor; Foreign does not, and the
     // replacement is an unsafe function.
     #[expect(deprecated)]
     socket
+        .map(Foreign::new)
         .and_then(|socket| AsyncFd::with_interest(socket, Interest::READABLE | Interest::WRITABLE))
         .map_err(ChannelError::io("epoll"))
 }

@@ -239,6 +239,11 @@ pub enum Violation {
         /// The number.
         serial: u32,
     },
+    /// A pool retired, or another in its place, while buffers of it are out.
+    PoolInUse {
+        /// The number that was to be taken.
+        serial: u32,
+    },
     /// A descriptor that reaches out of its pool.
     OutOfPool {
         /// Its first byte.
@@ -276,6 +281,9 @@ impl fmt::Display for Violation {
             Self::NotImmutable => write!(f, "a pool that is not sealed against writing"),
             Self::Lease => write!(f, "a lease that is no UNIX socket"),
             Self::UnknownPool { serial } => write!(f, "a buffer of the unknown pool {serial}"),
+            Self::PoolInUse { serial } => {
+                write!(f, "pool {serial} in the place of one that is in use")
+            }
             Self::OutOfPool {
                 offset,
                 len,
