@@ -71,6 +71,64 @@ fn a_window_is_not_exceeded_and_what_is_refused_comes_back() {
     assert_eq!(sender.reclaim().unwrap(), 2);
 }
 
+/// Buffers of one pool each, on a socket that has room for telling of a few.
+fn of_many_pools() -> (Sender, Receiver, Vec<FBuf>) {
+    let (near, far) = channel::socket_pair().expect("sockets");
+    rustix::net::sockopt::set_socket_send_buffer_size(&near, 1).expect("a socket");
+    let sender = Sender::new(near, 64).expect("a socket");
+    let receiver = Receiver::new(far, Limits::default()).expect("a socket");
+    let buffers = (0..40).map(|byte| filled(&pool(1), byte, 1));
+    (sender, receiver, buffers.collect())
+}
+
+fn keeps_all(mut receiver: Receiver) {
+    // Reads what fills the socket, and gives nothing back.
+    let kept: Vec<_> = (0..40)
+        .map(|_| receiver.receive().expect("it is good").expect("one"))
+        .collect();
+    for (byte, buffer) in kept.into_iter().enumerate() {
+        assert_eq!(buffer.secure().expect("read").0[..], [byte as u8]);
+    }
+    assert!(receiver.receive().expect("the end").is_none());
+}
+
+#[test]
+fn a_socket_full_of_pools_is_waited_for_whatever_comes_back() {
+    let (mut sender, receiver, buffers) = of_many_pools();
+    let sending = thread::spawn(move || {
+        let patience = Instant::now() + Duration::from_secs(20);
+        for buffer in buffers {
+            sender.send_by(buffer, patience)?;
+        }
+        sender.finish(None)
+    });
+    thread::sleep(Duration::from_millis(50));
+    let receiving = thread::spawn(move || keeps_all(receiver));
+    sending.join().unwrap().unwrap();
+    receiving.join().unwrap();
+}
+
+#[cfg(feature = "tokio")]
+#[tokio::test]
+async fn a_task_waits_for_a_socket_full_of_pools() {
+    let (sender, receiver, buffers) = of_many_pools();
+    let mut sender = channel::AsyncSender::new(sender).unwrap();
+    let receiving = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(50));
+        keeps_all(receiver);
+    });
+    let sending = async {
+        for buffer in buffers {
+            sender.send(buffer).await.unwrap();
+        }
+        sender.finish().await.unwrap();
+    };
+    tokio::time::timeout(Duration::from_secs(20), sending)
+        .await
+        .unwrap();
+    receiving.join().unwrap();
+}
+
 #[test]
 fn a_slot_is_not_used_again_while_a_slice_of_it_is_out() {
     let (mut sender, mut receiver) = channel::pair(2).unwrap();

@@ -119,6 +119,19 @@ impl Access<'_> {
         Ok(true)
     }
 
+    /// Waits for room on the socket, which the thread may read meanwhile. False when the deadline passed.
+    pub(super) fn wait_for_room(
+        &mut self,
+        deadline: Option<Instant>,
+    ) -> Result<bool, ChannelError> {
+        let socket = self.socket().clone();
+        self.lent = None;
+        let room = socket.wait(true, deadline);
+        self.lent = Some(self.shared.lock());
+        self.check()?;
+        room
+    }
+
     /// Has the thread attend to it from now on.
     pub(super) fn attend(&mut self) -> Result<(), ChannelError> {
         if !self.attended {

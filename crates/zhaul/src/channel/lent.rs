@@ -16,7 +16,7 @@ use super::closing::Foreign;
 use super::error::ChannelError;
 use super::in_flight::InFlight;
 use super::link::{Incoming, Link, MESSAGES, Read, Socket, Woken, ring_of};
-use super::pools::{Announced, Outgoing};
+use super::pools::{Announced, Announcement, Outgoing};
 use super::wire::{Control, DESCRIPTOR_WORDS, Descriptor, Ticket, Violation, new_entries};
 use zhaul_sys::shared_ring::OwnRing;
 
@@ -44,6 +44,16 @@ pub(super) struct Lent {
     pub(super) abandoned: bool,
     /// What ended the channel while its owner did not look.
     failed: Option<ChannelError>,
+}
+
+/// What became of a buffer that was to be handed over.
+#[derive(Debug)]
+pub(super) enum Offered {
+    Taken,
+    /// The window or the numbers of pools are used up, until something comes back.
+    Full(Outgoing),
+    /// The socket has no room to announce its pool.
+    SocketFull(Outgoing),
 }
 
 /// What is to be done after a look at a sender's end.
@@ -107,20 +117,21 @@ impl Lent {
         self.returned
     }
 
-    /// Writes a buffer to the ring; the receiver sees it after [`flush`](Self::flush). Gives it back if
-    /// the window or the numbers of pools are used up.
-    pub(super) fn offer(&mut self, outgoing: Outgoing) -> Result<Option<Outgoing>, ChannelError> {
+    /// Writes a buffer to the ring; the receiver sees it after [`flush`](Self::flush).
+    pub(super) fn offer(&mut self, outgoing: Outgoing) -> Result<Offered, ChannelError> {
         if self.peer_finished {
             return Err(ChannelError::PeerGone);
         }
         self.reclaim()?;
         if self.in_flight.room() == 0 {
-            return Ok(Some(outgoing));
+            return Ok(Offered::Full(outgoing));
         }
         let socket = &self.link.socket;
         let lease = self.lease.as_ref().ok_or(ChannelError::PeerGone)?.as_fd();
-        let Some(serial) = self.announced.announce(&outgoing, socket, lease)? else {
-            return Ok(Some(outgoing));
+        let serial = match self.announced.announce(&outgoing, socket, lease)? {
+            Announcement::Known(serial) => serial,
+            Announcement::NoNumber => return Ok(Offered::Full(outgoing)),
+            Announcement::SocketFull => return Ok(Offered::SocketFull(outgoing)),
         };
         let (offset, len) = outgoing.place();
         let ticket = self.in_flight.insert(Held {
@@ -142,7 +153,7 @@ impl Lent {
                 .store(word, Ordering::Relaxed);
         }
         self.written = self.written.wrapping_add(1);
-        Ok(None)
+        Ok(Offered::Taken)
     }
 
     /// Shows the receiver what was written.
@@ -255,11 +266,6 @@ impl Lent {
         }
         // A receiver that is gone need not be told.
         let _ = rustix::net::shutdown(&self.link.socket, rustix::net::Shutdown::Write);
-    }
-
-    /// Waits for room on the socket. False when the deadline passed.
-    pub(super) fn wait_for_room(&self, deadline: Option<Instant>) -> Result<bool, ChannelError> {
-        self.link.socket.wait(true, deadline)
     }
 
     /// What ended the channel, if that was noticed by the thread.

@@ -66,6 +66,17 @@ pub(super) struct Announced {
     last: usize,
 }
 
+/// What became of announcing a memory.
+#[derive(Debug)]
+pub(super) enum Announcement {
+    /// The receiver knows it, by this number.
+    Known(u32),
+    /// Until a buffer comes back.
+    NoNumber,
+    /// Until the receiver reads.
+    SocketFull,
+}
+
 #[derive(Debug)]
 struct Known {
     serial: u32,
@@ -113,13 +124,13 @@ impl Source {
 
 impl Announced {
     /// The number of the memory that these bytes are in, after telling the receiver if it does not know
-    /// it. `None`: all numbers are in use, or the socket is full.
+    /// it.
     pub(super) fn announce(
         &mut self,
         outgoing: &Outgoing,
         socket: &Socket,
         lease: BorrowedFd<'_>,
-    ) -> Result<Option<u32>, ChannelError> {
+    ) -> Result<Announcement, ChannelError> {
         let known = |known: &Option<Known>| {
             known
                 .as_ref()
@@ -129,9 +140,11 @@ impl Announced {
             Some(last) if known(last) => Some(self.last),
             _ => self.pools.iter().position(known),
         };
-        if let Some(place) = place {
+        if let Some(place) = place
+            && let Some(known) = &self.pools[place]
+        {
             self.last = place;
-            return Ok(self.pools[place].as_ref().map(|known| known.serial));
+            return Ok(Announcement::Known(known.serial));
         }
         self.introduce(Source::of(&outgoing.0), socket, lease)
     }
@@ -141,7 +154,7 @@ impl Announced {
         source: Source,
         socket: &Socket,
         lease: BorrowedFd<'_>,
-    ) -> Result<Option<u32>, ChannelError> {
+    ) -> Result<Announcement, ChannelError> {
         let descriptors = source.descriptors(lease);
         if descriptors.len() > MAX_LEASES + 1 {
             return Err(ChannelError::TooManyHops);
@@ -157,11 +170,11 @@ impl Announced {
             .map(|ahead| self.next.wrapping_add(ahead))
             .find(unused)
         else {
-            return Ok(None);
+            return Ok(Announcement::NoNumber);
         };
         match socket.send(Control::Pool { serial }, &descriptors) {
             Ok(()) => {}
-            Err(rustix::io::Errno::AGAIN) => return Ok(None),
+            Err(rustix::io::Errno::AGAIN) => return Ok(Announcement::SocketFull),
             Err(rustix::io::Errno::PIPE | rustix::io::Errno::CONNRESET) => {
                 return Err(ChannelError::PeerGone);
             }
@@ -174,7 +187,7 @@ impl Announced {
             source,
             in_flight: 0,
         });
-        Ok(Some(serial))
+        Ok(Announcement::Known(serial))
     }
 
     pub(super) fn sent(&mut self, serial: u32) {

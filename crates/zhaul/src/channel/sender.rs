@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::attendant::{Access, Shared};
 use super::error::ChannelError;
-use super::lent::Lent;
+use super::lent::{Lent, Offered};
 use super::pools::Outgoing;
 use super::wire::MAX_WINDOW;
 use crate::memory::{FBufMut, Pool};
@@ -67,7 +67,8 @@ impl Sender {
         self.send_until(buffer.into(), Some(deadline))
     }
 
-    /// Hands a buffer over, or gives it back if a window of them is out.
+    /// Hands a buffer over, or gives it back if a window of them is out, or the receiver has yet to read
+    /// of earlier pools before it can be told of this one.
     ///
     /// # Errors
     /// As [`send`](Self::send).
@@ -75,14 +76,20 @@ impl Sender {
         &mut self,
         buffer: impl Into<Outgoing>,
     ) -> Result<Option<Outgoing>, ChannelError> {
-        let buffer = buffer.into();
+        Ok(match self.offer_now(buffer.into())? {
+            Offered::Taken => None,
+            Offered::Full(refused) | Offered::SocketFull(refused) => Some(refused),
+        })
+    }
+
+    pub(super) fn offer_now(&mut self, buffer: Outgoing) -> Result<Offered, ChannelError> {
         self.run(|lent| {
-            let refused = offer_once(lent, buffer)?;
-            if refused.is_some() {
+            let offered = offer_once(lent, buffer)?;
+            if !matches!(offered, Offered::Taken) {
                 lent.read_messages()?;
             }
             lent.flush()?;
-            Ok(refused)
+            Ok(offered)
         })
     }
 
@@ -216,16 +223,23 @@ fn offer(
     mut buffer: Outgoing,
     deadline: Option<Instant>,
 ) -> Result<(), ChannelError> {
-    while let Some(refused) = offer_once(lent, buffer)? {
-        buffer = refused;
-        if !lent.wait(deadline)? {
+    loop {
+        let in_time;
+        (buffer, in_time) = match offer_once(lent, buffer)? {
+            Offered::Taken => return Ok(()),
+            Offered::Full(refused) => (refused, lent.wait(deadline)?),
+            Offered::SocketFull(refused) => {
+                lent.flush()?;
+                (refused, lent.wait_for_room(deadline)?)
+            }
+        };
+        if !in_time {
             return Err(ChannelError::TimedOut);
         }
     }
-    Ok(())
 }
 
-fn offer_once(lent: &mut Access<'_>, buffer: Outgoing) -> Result<Option<Outgoing>, ChannelError> {
+fn offer_once(lent: &mut Access<'_>, buffer: Outgoing) -> Result<Offered, ChannelError> {
     if buffer.is_borrowed() {
         lent.attend()?;
     }

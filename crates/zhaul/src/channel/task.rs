@@ -13,6 +13,7 @@ use tokio::io::unix::AsyncFd;
 use super::buffer::Buffer;
 use super::closing::Foreign;
 use super::error::ChannelError;
+use super::lent::Offered;
 use super::link::Read;
 use super::pools::Outgoing;
 use super::receiver::Receiver;
@@ -48,11 +49,36 @@ impl AsyncSender {
         let mut buffer = buffer.into();
         loop {
             let seen = self.returned()?;
-            match self.sender.try_send(buffer)? {
-                None => return Ok(()),
-                Some(refused) => buffer = refused,
+            match self.sender.offer_now(buffer)? {
+                Offered::Taken => return Ok(()),
+                Offered::Full(refused) => buffer = refused,
+                Offered::SocketFull(refused) => {
+                    match self.announced(refused).await? {
+                        None => return Ok(()),
+                        Some(refused) => buffer = refused,
+                    }
+                    continue;
+                }
             }
             self.something_came(seen).await?;
+        }
+    }
+
+    /// Waits until the socket has room for a new pool. What is then refused waits for something else.
+    async fn announced(&mut self, mut buffer: Outgoing) -> Result<Option<Outgoing>, ChannelError> {
+        loop {
+            let mut ready = self
+                .socket
+                .writable()
+                .await
+                .map_err(ChannelError::io("epoll"))?;
+            // Only what is tried after this may say that there is none.
+            match self.sender.offer_now(buffer)? {
+                Offered::Taken => return Ok(None),
+                Offered::Full(refused) => return Ok(Some(refused)),
+                Offered::SocketFull(refused) => buffer = refused,
+            }
+            ready.clear_ready();
         }
     }
 
