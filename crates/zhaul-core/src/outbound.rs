@@ -77,6 +77,8 @@ pub struct Outbound {
     over: Option<Result<(), Cause>>,
     /// Of a failed file, pages are queued that a lease has to keep.
     leased_in_flight: bool,
+    /// What was seen of a file before it was sent is no longer current.
+    has_rested: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -111,6 +113,7 @@ impl Outbound {
             stop: None,
             over: None,
             leased_in_flight: false,
+            has_rested: false,
         }
     }
 
@@ -151,7 +154,7 @@ impl Outbound {
             return OutboundStep::Send(gather);
         }
         if let Some(interest) = self.blocked.take() {
-            self.limits.rest();
+            self.rest();
             // Whatever woke it up: what is done with is let go.
             self.reap = !self.in_flight.is_empty();
             return OutboundStep::Wait(interest);
@@ -160,7 +163,7 @@ impl Outbound {
             return self.finish();
         };
         if self.limits.is_budget_spent() {
-            self.limits.rest();
+            self.rest();
             return OutboundStep::Yield;
         }
         if let SegmentFacts::File { .. } = facts {
@@ -169,7 +172,7 @@ impl Outbound {
             };
         }
         if let Some(until) = self.limits.pause_until() {
-            self.limits.rest();
+            self.rest();
             return OutboundStep::Pause { until };
         }
         let gather = self.gather(segments);

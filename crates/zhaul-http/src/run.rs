@@ -3,6 +3,7 @@
 pub(crate) mod accept;
 pub(crate) mod account;
 pub(crate) mod admission;
+pub(crate) mod allowance;
 pub(crate) mod answer;
 pub(crate) mod attend;
 pub(crate) mod connection;

@@ -380,6 +380,26 @@ fn a_deleted_file_is_let_go_of() {
     client.get("/file").assert_status(200);
     files.remove("file");
     client.get("/file").assert_status(404);
+    assert_let_go(&server);
+}
+
+#[test]
+fn a_deleted_file_is_let_go_of_before_the_body_of_its_request_is_there() {
+    let files = Files::with(&[("file", &pattern(1_000_000))]);
+    let limits = ["--workers", "1", "--header-timeout", "600"];
+    let server = Server::of(files.root(), &limits);
+    let mut client = server.connect();
+    client.ask("GET", "/file", &[("Content-Length", "10")]);
+    client.answer().assert_status(200);
+    files.remove("file");
+    server.connect().get("/file").assert_status(404);
+    assert_let_go(&server);
+    // The connection goes on where it was.
+    client.send("0123456789");
+    client.get("/file").assert_status(404);
+}
+
+fn assert_let_go(server: &Server) {
     crate::support::eventually("closing a deleted file", || {
         let dir = format!("/proc/{}/fd", server.pid().as_raw_nonzero());
         let mut open = fs::read_dir(dir).unwrap();

@@ -361,6 +361,46 @@ fn a_client_that_asks_and_leaves_costs_what_closing_in_stages_takes() {
     );
 }
 
+#[test]
+fn who_pipelines_large_answers_lets_others_have_their_turn() {
+    const NAME: &str = "who_pipelines_large_answers_lets_others_have_their_turn";
+    const ANSWERS: usize = 64;
+    /// The rest of an answer, a budget's worth, and what the answer that spends it has more.
+    const MOST: i64 = 4 << 20;
+    let files = Files::with(&[("large", &pattern(2 << 20))]);
+    for length in [1_572_864, 1_047_000] {
+        let (server, trace) = match traced(&files, &["--workers", "1"]) {
+            Ok(traced) => traced,
+            Err(why) => skip!(NAME, "{why}"),
+        };
+        let mut client = server.connect();
+        client.get("/large").assert_status(200);
+        fs::write(&trace, "").unwrap();
+        let range = format!("bytes=0-{}", length - 1);
+        let calls = calls_between_marks(&mut client, &trace, |client| {
+            let request = format!("GET /large HTTP/1.1\r\nHost: x\r\nRange: {range}\r\n\r\n");
+            client.send(request.repeat(ANSWERS));
+            for _ in 0..ANSWERS {
+                client.answer().assert_status(206);
+            }
+        });
+        let worker = calls
+            .iter()
+            .find(|call| call.text.contains("GET "))
+            .map(|call| &call.thread);
+        let (mut stretch, mut longest) = (0, 0);
+        for call in calls.iter().filter(|call| Some(&call.thread) == worker) {
+            if call.name.starts_with("epoll_") {
+                stretch = 0;
+            } else if call.name.starts_with("send") {
+                stretch += call.result.max(0);
+            }
+            longest = longest.max(stretch);
+        }
+        assert!(longest > 0 && longest <= MOST, "{longest} bytes at a time");
+    }
+}
+
 fn is_stopped(server: &Server) -> bool {
     tasks(server.pid()).all(|task| {
         let stat = fs::read_to_string(task.join("stat")).unwrap_or_default();

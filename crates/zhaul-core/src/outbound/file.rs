@@ -17,7 +17,8 @@ impl Outbound {
     ///
     /// Of the wishes for this file, those about who else may write to it count
     /// ([`Ask::stability`], [`Ask::version_is_fresh`], [`Ask::one_version`], [`Ask::ctime_is_edit`]);
-    /// all others are those of the aggregate. The transfer keeps the account of budget and rate
+    /// all others are those of the aggregate. A version is no longer fresh when the machine has waited,
+    /// or another file was sent, since. The transfer keeps the account of budget and rate
     /// meanwhile, and goes by the same clock.
     pub fn begin_file(
         &mut self,
@@ -37,7 +38,7 @@ impl Outbound {
             length: Length::Exact(len - self.place.offset),
             sink_offset: None,
             stability: file.stability,
-            version_is_fresh: file.version_is_fresh,
+            version_is_fresh: file.version_is_fresh && !self.has_rested,
             one_version: file.one_version,
             ctime_is_edit: file.ctime_is_edit,
             throttle: None,
@@ -64,6 +65,18 @@ impl Outbound {
         }
     }
 
+    /// Reports that others had their turn, or time has passed, since files were examined: their
+    /// versions are not fresh any more ([`Ask::version_is_fresh`]). What a step of this machine
+    /// waited for it knows.
+    pub const fn time_passed(&mut self) {
+        self.has_rested = true;
+    }
+
+    pub(super) const fn rest(&mut self) {
+        self.limits.rest();
+        self.time_passed();
+    }
+
     /// Takes back the transfer of a file, which is over; one that is not is cancelled.
     pub fn end_file(&mut self, mut transfer: Transfer) {
         debug_assert!(self.lent, "a file was begun");
@@ -71,6 +84,8 @@ impl Outbound {
             transfer.stop(Stop::Cancelled);
         }
         self.lent = false;
+        // It may have waited.
+        self.has_rested = true;
         transfer.exchange_limits(&mut self.limits);
         let summary = transfer.summary();
         self.calls += summary.calls;

@@ -5,11 +5,12 @@ use std::num::NonZeroU64;
 use std::rc::Rc;
 use std::time::Duration;
 
-use zhaul_core::outbound::{MAX_GATHERED_SEGMENTS, Outbound, ZeroCopyPolicy};
-use zhaul_core::{Ask, Cause, Errno, Op, Operation, Refusal, Route, SourceFacts, SourceKind};
+use zhaul_core::outbound::{MAX_GATHERED_SEGMENTS, Outbound, OutboundStep, ZeroCopyPolicy};
+use zhaul_core::{Ask, Cause, Errno, Op, Operation, Refusal, Route, SourceFacts, SourceKind, Step};
 use zhaul_core::{HostFacts, InPlaceEnd, SinkFacts, Stability};
 
-use crate::common::{Mood, pattern};
+use crate::common::{Mood, World, pattern};
+use crate::kernel::List;
 use crate::{Kernel, Segment};
 
 fn outbound(ask: &Ask) -> Outbound {
@@ -281,4 +282,62 @@ fn a_stop_and_a_deadline_end_it_where_it_stands() {
         .run(&mut late)
         .unwrap_err();
     assert_eq!(error.cause, Cause::DeadlineExceeded);
+}
+
+/// The first step of a file that was examined just now, behind a header of which the first attempt to
+/// send goes as the script says.
+fn first_step_of_a_fresh_file(ask: &Ask, script: impl FnOnce(&mut Outbound, &List)) -> Step {
+    let file = Segment::file(pattern(300_000), Stability::Immutable);
+    let list = List(vec![Segment::memory(b"head"), file]);
+    let mut outbound = outbound(ask);
+    script(&mut outbound, &list);
+    loop {
+        match outbound.next(&list) {
+            OutboundStep::Send(gather) => outbound.complete(gather, Ok(gather.len), None),
+            OutboundStep::Pause { until } => outbound.tick(until),
+            OutboundStep::File { .. } => break,
+            OutboundStep::Wait(_) | OutboundStep::Yield => {}
+            step => panic!("{step:?}"),
+        }
+    }
+    let source = SourceFacts::regular(World::file(pattern(300_000)).version());
+    let terms = Ask {
+        stability: Stability::Immutable,
+        version_is_fresh: true,
+        ..Ask::default()
+    };
+    let sink = SinkFacts::stream_socket(InPlaceEnd::Acknowledged);
+    let begun = outbound.begin_file(&list, &source, &sink, &HostFacts::default(), &terms);
+    begun.unwrap().next()
+}
+
+#[test]
+fn a_fresh_version_is_compared_again_once_something_was_waited_for() {
+    let at_once = first_step_of_a_fresh_file(&Ask::default(), |_, _| {});
+    assert!(matches!(at_once, Step::Submit(Op::Sendfile { .. })));
+    let full = |outbound: &mut Outbound, list: &List| {
+        let OutboundStep::Send(gather) = outbound.next(list) else {
+            panic!("the header is first");
+        };
+        outbound.complete(gather, Err(Errno::EAGAIN), None);
+    };
+    let yields = Ask {
+        budget_bytes: 2,
+        ..Ask::default()
+    };
+    let pauses = Ask {
+        throttle: NonZeroU64::new(1),
+        ..Ask::default()
+    };
+    for (case, step) in [
+        ("waited", first_step_of_a_fresh_file(&Ask::default(), full)),
+        ("yielded", first_step_of_a_fresh_file(&yields, |_, _| {})),
+        ("paused", first_step_of_a_fresh_file(&pauses, |_, _| {})),
+        (
+            "told",
+            first_step_of_a_fresh_file(&Ask::default(), |outbound, _| outbound.time_passed()),
+        ),
+    ] {
+        assert_eq!(step, Step::Submit(Op::Stat), "{case}");
+    }
 }

@@ -80,6 +80,8 @@ pub(crate) enum State {
 /// Something of it is sent, or could not be yet.
 pub(crate) struct Begun {
     pub(crate) sending: SendState,
+    /// It was interrupted for the sake of others.
+    pub(crate) yields: bool,
     pub(crate) terms: Terms,
 }
 
@@ -133,6 +135,8 @@ impl Answer {
         if let Some(pace) = &connection.pace {
             pace.take_last_of(sending.moved(), Instant::now());
         }
+        // When a suspect file is to be looked at again the sending knows by itself.
+        let yields = matches!(advance, Ok(Advance::Again));
         match advance {
             Ok(Advance::Done(_)) => {
                 connection.served.set(connection.served.get() + 1);
@@ -151,7 +155,11 @@ impl Answer {
         Some(Next::Send(Box::new(Self {
             exchange,
             account,
-            state: State::Begun(Box::new(Begun { sending, terms })),
+            state: State::Begun(Box::new(Begun {
+                sending,
+                yields,
+                terms,
+            })),
             batch,
             pages: None,
         })))

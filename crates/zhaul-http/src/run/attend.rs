@@ -32,7 +32,7 @@ pub(crate) async fn wait_for(attended: Attended, connection: Rc<Connection>, mut
             Next::Yield => {
                 // Requests are there: this is no connection that rests.
                 connection.enter(Phase::Working);
-                tokio::task::yield_now().await;
+                connection.yield_turn().await;
             }
             Next::Load(load) => {
                 connection.enter(Phase::Working);
@@ -70,7 +70,10 @@ async fn finish(worker: &Worker, connection: &Connection, mut answer: Answer) ->
     if !answer.exchange.framing.keep_alive {
         return Some(Next::Leave);
     }
-    read_off(connection, answer.exchange.request_body.take()?).await
+    let request_body = answer.exchange.request_body.take()?;
+    // A client may take its time with the body: nobody's file stays open for that.
+    drop(answer);
+    read_off(connection, request_body).await
 }
 
 /// Reads a directory where a disk may be waited for, and makes the answer that lists it.

@@ -14,6 +14,7 @@ use crate::files::lookup::Loaded;
 use crate::host::clock::Clock;
 use crate::host::config::Limits;
 use crate::log::record::Came;
+use crate::run::allowance::Allowance;
 use crate::run::door::{Admission, LargeAnswer};
 use crate::wire::pace::Pace;
 use crate::wire::stream::Stream;
@@ -72,6 +73,8 @@ pub(crate) struct Connection {
     pub(crate) has_asked: Cell<bool>,
     /// Requests answered.
     pub(crate) served: Cell<u64>,
+    /// What it is given before others have their turn.
+    allowance: Allowance,
     /// How fast it is given bytes, if that is limited.
     pub(crate) pace: Option<Pace>,
     /// What was sent, in all answers.
@@ -129,6 +132,7 @@ impl Connection {
             input: RefCell::default(),
             has_asked: Cell::new(false),
             served: Cell::new(0),
+            allowance: Allowance::default(),
             pace: rate.map(Pace::new),
             progress: zhaul::Progress::new(),
             remote: OnceCell::new(),
@@ -156,6 +160,22 @@ impl Connection {
         if phase == Phase::Sending || before == Phase::Sending {
             self.may_hold_bytes.set(true);
         }
+    }
+
+    /// Others have had their turn, and it has its own.
+    pub(crate) fn begin_turn(&self) {
+        self.allowance.refill(self.sent());
+    }
+
+    /// Whether one more request may be answered in this turn.
+    pub(crate) fn may_answer_another(&self) -> bool {
+        self.allowance.take_request(self.sent())
+    }
+
+    /// Lets others have their turn.
+    pub(crate) async fn yield_turn(&self) {
+        tokio::task::yield_now().await;
+        self.begin_turn();
     }
 
     /// Says that nothing more will be said, and lets the client take what was.

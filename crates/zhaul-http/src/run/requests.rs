@@ -14,8 +14,6 @@ use crate::run::connection::{Connection, Input, Phase};
 use crate::run::worker::Worker;
 use crate::wire::h1::{self, Framing};
 
-/// Pipelined requests answered before other connections have their turn.
-const REQUESTS_PER_TURN: u32 = 32;
 /// What is logged of the first line of bytes that are no request.
 const LOGGED_LINE_BYTES: usize = 1024;
 
@@ -23,22 +21,16 @@ const LOGGED_LINE_BYTES: usize = 1024;
 struct Turn<'a> {
     worker: &'a Worker,
     connection: &'a Connection,
-    /// Requests that may still be answered.
-    left: u32,
 }
 
 /// Answers `received` and whatever else is there to be received, until the socket is empty
-/// (`None`) or something has to be waited for.
+/// (`None`), something has to be waited for, or the connection's turn is over.
 pub(crate) fn answer_requests(
     worker: &Worker,
     connection: &Connection,
     received: Option<&[u8]>,
 ) -> Option<Next> {
-    let mut turn = Turn {
-        worker,
-        connection,
-        left: REQUESTS_PER_TURN,
-    };
+    let turn = Turn { worker, connection };
     let mut input = connection.input.borrow_mut();
     if let Some(received) = received {
         let batch = Some(worker.reactor.batch());
@@ -140,12 +132,7 @@ fn respond(
 
 impl Turn<'_> {
     /// Answers bytes that begin with a new request, and keeps what is left of them.
-    fn answer_new(
-        &mut self,
-        received: &[u8],
-        input: &mut Input,
-        batch: Option<u64>,
-    ) -> Option<Next> {
+    fn answer_new(&self, received: &[u8], input: &mut Input, batch: Option<u64>) -> Option<Next> {
         // The time limits run from the last sign of life.
         self.connection.enter(Phase::Idle);
         let (used, next) = self.answer_all(received, input, batch);
@@ -156,17 +143,16 @@ impl Turn<'_> {
     /// Answers the requests at the front of `bytes`. Says how many bytes were used up, and what
     /// keeps it from going on, if it is not just the end of the bytes.
     fn answer_all(
-        &mut self,
+        &self,
         bytes: &[u8],
         input: &mut Input,
         batch: Option<u64>,
     ) -> (usize, Option<Next>) {
         let mut used = 0;
         while used < bytes.len() {
-            if self.left == 0 {
+            if !self.connection.may_answer_another() {
                 return (used, Some(Next::Yield));
             }
-            self.left -= 1;
             let rest = &bytes[used..];
             match request::parse(rest, &self.worker.site().request_limits) {
                 Outcome::Partial => {

@@ -243,6 +243,7 @@ fn receive(worker: &Rc<Worker>, key: usize, connection: &Rc<Connection>, intake:
 
 /// Answers what a connection has sent, `received` first; what takes waiting gets a task.
 fn attend(worker: &Rc<Worker>, key: usize, connection: &Rc<Connection>, received: Option<&[u8]>) {
+    connection.begin_turn();
     // A defect that one request can trigger ends its own connection, and no other.
     let answering = AssertUnwindSafe(|| answer_requests(worker, connection, received));
     let Ok(next) = catch_unwind(answering) else {

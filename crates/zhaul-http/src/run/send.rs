@@ -86,7 +86,14 @@ pub(crate) async fn send(worker: &Worker, connection: &Connection, answer: &mut 
             deliver(worker, connection, &answer.account, terms, all, first).await
         }
         State::Begun(begun) => {
-            let Begun { sending, terms } = *begun;
+            let Begun {
+                sending,
+                yields,
+                terms,
+            } = *begun;
+            if yields {
+                connection.yield_turn().await;
+            }
             deliver(worker, connection, &answer.account, terms, sending, None).await
         }
         State::Over => false,
@@ -293,13 +300,20 @@ impl Drop for InFlight<'_> {
 /// Sends what is left, at the connection's pace; what came of it, and what is left then.
 async fn run(
     connection: &Connection,
-    state: SendState,
+    mut state: SendState,
     stability: Stability,
     residency: &ResidencyCache,
     reads: Option<&Arc<ColdPool>>,
 ) -> (Result<SendSummary, SendError>, Aggregate) {
     let moved_before = state.moved();
     let left = state.aggregate().len() - moved_before;
+    if let Some(pace) = &connection.pace {
+        let wait = pace.wait(left, Instant::now());
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+            state.time_passed();
+        }
+    }
     let mut builder = state
         .to(&connection.stream)
         .sink_facts(connection.sink_facts(stability))
@@ -309,7 +323,6 @@ async fn run(
         builder = builder.cold_pool(reads);
     }
     if let Some(pace) = &connection.pace {
-        tokio::time::sleep(pace.wait(left, Instant::now())).await;
         builder = builder.throttle(pace.bytes_per_second());
     }
     let mut sending = match builder.start() {

@@ -152,6 +152,11 @@ impl DriveState {
         std::mem::swap(&mut self.watches.sink, watch);
     }
 
+    /// The source is looked at again so much later, and nothing is done before.
+    pub(crate) fn stat_after(&mut self, after: Duration) {
+        self.waiting = Some(Step::StatAgain { after });
+    }
+
     /// What to do next: go on waiting, or what the transfer says.
     fn next(&mut self) -> Step {
         let waiting = self.waiting.take();

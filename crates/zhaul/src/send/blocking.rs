@@ -137,6 +137,11 @@ impl Drive<'_, '_> {
         if !state.begin_file(segment, self.in_place_end, self.pipes) {
             return;
         }
+        if let Some(left) = state.take_stat_pause()
+            && let Waited::Stopped(stop) = self.waits.wait_for([None], Some(left))
+        {
+            state.stop(stop);
+        }
         if let (Some(part), Some(Segment::File(range))) =
             (&mut state.file, state.aggregate.get(segment))
         {

@@ -46,6 +46,9 @@ pub struct SendState {
     pub(super) file: Option<Box<FilePart>>,
     pub(super) sink: Option<SinkFacts>,
     pub(super) began: Option<Instant>,
+    /// The file under way looks edited, and is not looked at again before: to do so at once would take
+    /// an append in progress for an edit.
+    pub(super) stat_again_at: Option<Instant>,
     /// Of memory, in some [`Progress`].
     published: Counts,
     /// Of files that are done.
@@ -105,6 +108,7 @@ impl SendState {
             file: None,
             sink: None,
             began: None,
+            stat_again_at: None,
             published: Counts::default(),
             of_files: Counts::default(),
             #[cfg(feature = "tokio")]
@@ -209,6 +213,21 @@ impl SendState {
         began
             .checked_add(after)
             .unwrap_or_else(|| began + Duration::from_secs(365 * 24 * 3600))
+    }
+
+    /// How long the file under way is not to be looked at again, for a driver that waits so long
+    /// itself.
+    pub(super) fn take_stat_pause(&mut self) -> Option<Duration> {
+        let at = self.stat_again_at.take()?;
+        let left = at.saturating_duration_since(Instant::now());
+        (!left.is_zero()).then_some(left)
+    }
+
+    /// Says that something was waited for since it was made: a version that was
+    /// [fresh](crate::FileRange::version_is_fresh) then is compared again before anything of the file is
+    /// sent. What its own turns wait for is known.
+    pub const fn time_passed(&mut self) {
+        self.machine.time_passed();
     }
 
     /// Stops it. The next turn says so.

@@ -307,9 +307,13 @@ impl<K: AsyncEnd> Task<'_, '_, K> {
             return;
         }
         let chunk_bytes = state.machine.ask().chunk_bytes;
+        let stat_pause = state.take_stat_pause();
         if let (Some(part), Some(Segment::File(range))) =
             (&mut state.file, state.aggregate.get(segment))
         {
+            if let Some(left) = stat_pause {
+                part.state.stat_after(left);
+            }
             part.state.exchange_sink(&mut state.watch);
             let file = SharedFile(range.file().clone());
             let read_ahead = part.is_on_disk().then(|| {

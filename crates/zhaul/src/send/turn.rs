@@ -132,6 +132,11 @@ impl SendState {
         if range.held_lease().is_some_and(|lease| lease.is_broken()) {
             held.transfer.stop(Stop::LeaseBroken);
         }
+        let again = self.stat_again_at.filter(|_| !held.transfer.is_stopping());
+        if let Some(at) = again.filter(|at| Instant::now() < *at) {
+            return Some(Advance::Later(at));
+        }
+        self.stat_again_at = None;
         let step = held.advance((file, socket), terms.progress, |op| {
             match (residency, op.source_range()) {
                 (Some(cache), Some((offset, len))) => {
@@ -147,7 +152,11 @@ impl SendState {
             Step::Wait(_) => Some(Advance::Blocked),
             Step::Yield => Some(Advance::Again),
             Step::Pause { until } => Some(Advance::Later(self.time(until))),
-            Step::StatAgain { after } => Some(Advance::Later(now() + after)),
+            Step::StatAgain { after } => {
+                let at = now() + after;
+                self.stat_again_at = Some(at);
+                Some(Advance::Later(at))
+            }
             Step::AwaitRelease => {
                 match is_in_flight(socket) {
                     Ok(false) => held.transfer.released(),

@@ -3,10 +3,11 @@
 use std::io::Read;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant, SystemTime};
 
 use zhaul::residency::ResidencyCache;
 use zhaul::send::{Advance, SendState, TurnTerms};
-use zhaul::{Aggregate, Ask, FileRange, Progress, Stability};
+use zhaul::{Aggregate, Ask, Cause, FileRange, Progress, Stability};
 
 use crate::common::{TestFile, pattern};
 use crate::{Built, multipart, shrink, tcp_pair};
@@ -42,7 +43,7 @@ fn turn_and_read(
             }
             Advance::Blocked => read(take()),
             Advance::Again => {}
-            Advance::Later(at) => std::thread::sleep(at - std::time::Instant::now()),
+            Advance::Later(at) => std::thread::sleep(at - Instant::now()),
             Advance::Cold => panic!("without a cache nothing is asked"),
         }
     }
@@ -163,4 +164,78 @@ fn pages_that_are_on_the_disk_end_the_turn_before_they_are_touched() {
     assert_eq!(summary.moved, 4 + content.len() as u64);
     let received = reader.join().unwrap();
     assert!(received[..4] == *b"head" && received[4..] == content);
+}
+
+/// A sending whose file looks edited: `None` if the moment at which it is to be looked at again came
+/// before this test.
+fn suspect(near: &UnixStream, far: &mut UnixStream) -> (SendState, TestFile, Option<Instant>) {
+    shrink(near);
+    let file = TestFile::with(&pattern(1 << 20));
+    let range = FileRange::whole(file.open()).unwrap();
+    let mut state = SendState::new(Aggregate::from(range.stability(Stability::Immutable)));
+    let terms = TurnTerms::default();
+    assert_eq!(state.turn(near, terms), Ok(Advance::Blocked));
+    let edit = std::fs::OpenOptions::new().write(true).open(file.path());
+    let edited = SystemTime::UNIX_EPOCH + Duration::from_secs(1);
+    edit.unwrap().set_modified(edited).unwrap();
+    let mut buffer = vec![0; 1 << 20];
+    // An edit may be an append under way.
+    let at = loop {
+        match state.turn(near, terms).unwrap() {
+            Advance::Later(at) => break at,
+            Advance::Done(_) => panic!("the edit was not noticed"),
+            _ => drop(far.read(&mut buffer)),
+        }
+    };
+    let second = state.turn(near, terms);
+    let too_early = Instant::now() < at;
+    if too_early {
+        assert_eq!(
+            second,
+            Ok(Advance::Later(at)),
+            "a turn too early changes nothing"
+        );
+    }
+    (state, file, too_early.then_some(at))
+}
+
+#[test]
+fn a_suspect_file_is_not_looked_at_again_before_its_time_by_whoever_drives_on() {
+    let (near, mut far) = nonblocking_pair();
+    let (mut state, _file, at) = suspect(&near, &mut far);
+    if let Some(at) = at {
+        std::thread::sleep(at.saturating_duration_since(Instant::now()));
+        let error = state.turn(&near, TurnTerms::default()).unwrap_err();
+        assert_eq!(error.cause, Cause::Changed);
+    }
+
+    let (near, mut far) = nonblocking_pair();
+    let (state, _file, at) = suspect(&near, &mut far);
+    if let Some(at) = at {
+        assert_eq!(state.to(&near).run().unwrap_err().cause, Cause::Changed);
+        assert!(Instant::now() >= at, "on a thread");
+    }
+
+    #[cfg(feature = "tokio")]
+    {
+        let (near, mut far) = nonblocking_pair();
+        let (state, _file, at) = suspect(&near, &mut far);
+        let at = at.unwrap_or_else(Instant::now);
+        let runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = { runtime }.enable_all().build().unwrap();
+        let outcome = runtime.block_on(async { state.to(&near).run_async().await });
+        assert_eq!(outcome.unwrap_err().cause, Cause::Changed);
+        assert!(Instant::now() >= at, "on a task");
+    }
+}
+
+#[test]
+fn a_stop_is_heard_while_a_suspect_file_is_left_alone() {
+    let (near, mut far) = nonblocking_pair();
+    let (mut state, _file, at) = suspect(&near, &mut far);
+    if at.is_some() {
+        state.stop(zhaul_core::Stop::Cancelled);
+        let error = state.turn(&near, TurnTerms::default()).unwrap_err();
+        assert_eq!(error.cause, Cause::Cancelled);
+    }
 }
