@@ -160,6 +160,8 @@ impl Worker {
     /// Accepts some of those who wait.
     fn accept(&mut self, index: usize) {
         for _ in 0..self.acceptors.batch_size(index) {
+            // A place that became free before is no reason to end a rest that begins now.
+            self.end_rests_for_a_place();
             let driver = &mut self.driver;
             let (site, poller, trouble) = (&driver.site, &driver.poller, &mut driver.trouble);
             match self
@@ -177,11 +179,15 @@ impl Worker {
     /// Looks again at listening sockets that rest: those that have rested long enough, or all, if a
     /// place has become free, for which somebody may wait there.
     fn end_rests(&mut self) {
-        let any = self.driver.take_freed_a_place();
+        self.end_rests_for_a_place();
         let (poller, now) = (&self.driver.poller, self.driver.now);
-        match any {
-            true => self.acceptors.end_rests(poller, now),
-            false => self.acceptors.end_rests_due(poller, now),
+        self.acceptors.end_rests_due(poller, now);
+    }
+
+    fn end_rests_for_a_place(&mut self) {
+        if self.driver.take_freed_a_place() {
+            let (poller, now) = (&self.driver.poller, self.driver.now);
+            self.acceptors.end_rests(poller, now);
         }
     }
 }
