@@ -180,7 +180,12 @@ impl Sender {
     /// reset, by `connect(2)` to AF_UNSPEC, whoever else may still use it: a peer that does not read
     /// could else hold memory for ever, as it cannot with a socket that everybody has closed.
     pub fn abandon(mut self, patience: Duration) {
-        self.patience = Some(patience);
+        self.set_patience(Some(patience));
+    }
+
+    /// Whether dropping it is [abandoning](Self::abandon) it; `None`, as without this, waits for ever.
+    pub const fn set_patience(&mut self, patience: Option<Duration>) {
+        self.patience = patience;
     }
 
     fn account(&mut self) -> &mut Account {
@@ -197,11 +202,15 @@ impl AsFd for Sender {
 
 impl Drop for Sender {
     fn drop(&mut self) {
-        // What is completed already need not wait for the reaper.
-        let _ = self.reap();
-        if let Some(account) = self.account.take() {
-            reaper::leave(account, self.patience);
-        }
+        let Some(mut account) = self.account.take() else {
+            return;
+        };
+        // What is completed already need not wait for the reaper. Its owners are dropped after what
+        // is pending is in safety: they run code of their own, which may panic.
+        let mut freed = Freed::default();
+        let _ = account.reap(&mut freed, |_| {});
+        reaper::leave(account, self.patience);
+        drop(freed);
     }
 }
 

@@ -407,3 +407,28 @@ fn an_owner_whose_drop_panics_does_not_end_the_reaper() {
     }
     wait_until("all is released", || owned.load(SeqCst) == 0);
 }
+
+/// A sender with a call that is completed and calls that are not.
+fn half_completed(first: Bytes, owned: &Arc<AtomicUsize>) -> (Sender, TcpStream, TcpStream) {
+    let (near, mut far) = tcp_pair();
+    let mut sender = Sender::new(near.as_fd()).unwrap();
+    let sent = sender.send(&[first], false).unwrap();
+    far.read_exact(&mut vec![0; sent.bytes]).unwrap();
+    wait(&sender, PollFlags::empty());
+    fill(&mut sender, owned);
+    (sender, near, far)
+}
+
+#[test]
+fn a_panic_of_a_completed_owner_releases_nothing_that_is_pending() {
+    let owned = Arc::new(AtomicUsize::new(0));
+    let is_armed = Arc::new(AtomicBool::new(true));
+    let first = Bytes::from_owner(Panics(is_armed));
+    let (sender, near, mut far) = half_completed(first, &owned);
+    let drops = std::panic::AssertUnwindSafe(|| drop(sender));
+    assert!(std::panic::catch_unwind(drops).is_err());
+    assert!(owned.load(SeqCst) > 0, "the peer has not read");
+    drop(near);
+    far.read_to_end(&mut Vec::new()).unwrap();
+    wait_until("all is released", || owned.load(SeqCst) == 0);
+}

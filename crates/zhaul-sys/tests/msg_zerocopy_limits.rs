@@ -90,4 +90,21 @@ fn at_a_limit_sends_are_refused_and_nothing_is_let_go() {
             .bytes,
         1
     );
+
+    // What is completed is counted whatever the caller does with it.
+    let before = pinned();
+    set_limits(Limits::default());
+    let (near, mut far) = tcp_pair();
+    let mut sender = Sender::new(near.as_fd()).unwrap();
+    sender.send(&[Bytes::from_static(b"!")], false).unwrap();
+    far.read_exact(&mut [0]).unwrap();
+    let panics = std::panic::AssertUnwindSafe(|| {
+        while sender.pending() > 0 {
+            sender.reap_each(|_| panic!("on purpose")).unwrap();
+        }
+    });
+    assert!(std::panic::catch_unwind(panics).is_err());
+    let now = pinned();
+    assert_eq!(sender.pending(), 0);
+    assert_eq!((now.bytes, now.sockets), (before.bytes, before.sockets));
 }

@@ -44,24 +44,27 @@ impl Account {
         let ended = loop {
             match error_queue::take(self.socket.as_fd()) {
                 Ok(None) => break Ok(()),
-                Ok(Some(Message::Other)) => reaped.other_messages += 1,
+                Ok(Some(Message::Other)) => {
+                    reaped.other_messages += 1;
+                    pinned::count_others(1);
+                }
                 Ok(Some(Message::Completion(completion))) => {
+                    // All is counted before the caller's code, which may panic.
                     self.complete(completion, freed, &mut reaped);
                     each(completion);
                 }
                 Err(error) => break Err(error),
             }
         };
-        pinned::count_others(reaped.other_messages);
-        if reaped.calls > 0 {
-            pinned::give_back(reaped.bytes, self.calls.is_empty());
-        }
         ended.map(|()| reaped)
     }
 
     fn complete(&mut self, completion: Completion, freed: &mut Freed, reaped: &mut Reaped) {
         let Completion { first, last, .. } = completion;
         let released = self.calls.complete(first, last, &mut freed.0);
+        if released.calls > 0 {
+            pinned::give_back(released.bytes, self.calls.is_empty());
+        }
         reaped.calls += released.calls;
         reaped.bytes += released.bytes;
         if completion.copied {

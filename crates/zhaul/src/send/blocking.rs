@@ -78,6 +78,9 @@ impl Drive<'_, '_> {
         self.state.machine.set_policy(self.by_reference.policy());
         let outcome = self.drive();
         self.by_reference.learn(self.state.machine.policy());
+        if outcome.is_ok() {
+            self.by_reference.sent_all();
+        }
         outcome
     }
 

@@ -136,7 +136,9 @@ impl<'a, K> SendBuilder<'a, K> {
     /// copied. What cannot go so is copied, and [`SendSummary::changes`](crate::SendSummary::changes) tells why.
     ///
     /// The sender is made for this one aggregate, which costs some ten system calls; a connection
-    /// that sends many has [one of its own](Self::zero_copy_sender).
+    /// that sends many has [one of its own](Self::zero_copy_sender). If the sending fails, is stopped
+    /// or dropped while the peer has not acknowledged all, and nothing more is acknowledged for 60
+    /// seconds, the connection is reset, whoever else may still use it.
     pub fn zero_copy(mut self, mode: ZeroCopy) -> Self {
         self.by_reference = ByReference::Wanted(mode);
         self

@@ -224,6 +224,9 @@ impl<K: AsyncEnd> Task<'_, '_, K> {
         self.state.machine.set_policy(self.by_reference.policy());
         let outcome = self.drive().await;
         self.by_reference.learn(self.state.machine.policy());
+        if outcome.is_ok() {
+            self.by_reference.sent_all();
+        }
         outcome
     }
 

@@ -98,6 +98,13 @@ impl ByReference<'_> {
         }
     }
 
+    /// All was sent: the connection is a good one, and not to be reset however slowly it is read.
+    pub(super) fn sent_all(&mut self) {
+        if let Self::Own(own) = self {
+            own.sender.set_patience(None);
+        }
+    }
+
     fn existing(&mut self) -> Option<&mut ZeroCopySender> {
         match self {
             Self::Never | Self::Wanted(_) => None,
@@ -108,7 +115,8 @@ impl ByReference<'_> {
 
     fn sender(&mut self, socket: BorrowedFd<'_>) -> Result<&mut Sender, Errno> {
         if let Self::Wanted(mode) = *self {
-            let made = ZeroCopySender::new(socket, mode).map_err(|error| errno_of(&error))?;
+            let mut made = ZeroCopySender::new(socket, mode).map_err(|error| errno_of(&error))?;
+            made.sender.set_patience(Some(PATIENCE));
             *self = Self::Own(made);
         }
         let sender = self.existing().ok_or(Errno::EOPNOTSUPP)?;
@@ -128,6 +136,10 @@ impl ByReference<'_> {
         }
     }
 }
+
+/// How long memory of a sending that failed, or was stopped or dropped, waits for the peer to
+/// acknowledge anything before the connection is reset.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 impl SendState {
     /// Sends a piece by reference. `attempt` makes the call, or knows that it would block.
