@@ -152,7 +152,7 @@ impl<S> ZeroCopyReceiver<S> {
     }
 
     /// Up to so many bytes are copied even where pages could be mapped, which costs more than it
-    /// saves for few; [`DEFAULT_COPY_BYTES`] without this. At most 1 MiB.
+    /// saves for few; [`DEFAULT_COPY_BYTES`] without this. At most 256 KiB.
     pub fn copy_up_to(mut self, bytes: usize) -> Self {
         self.state.copy_up_to(bytes);
         self

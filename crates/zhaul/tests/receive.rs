@@ -279,6 +279,18 @@ fn a_pool_buffer_is_filled_to_its_limit_or_to_the_end() {
 }
 
 #[test]
+fn a_limit_below_what_was_received_takes_no_more() {
+    let (mut near, far) = pair(None);
+    near.write_all(&[7; 200]).unwrap();
+    let pool = Pool::new(PAGE, 1).unwrap();
+    let mut filling = Filling::new(pool.allocate().unwrap()).limit(100);
+    assert!(filling.receive(&far).unwrap());
+    let mut filling = filling.limit(50);
+    assert!(filling.receive(&far).unwrap());
+    assert_eq!(*filling.freeze(), [7; 100]);
+}
+
+#[test]
 fn what_came_before_a_reset_stays_in_the_buffer() {
     let (mut near, far) = pair(None);
     far.set_read_timeout(Some(Duration::from_millis(1)))

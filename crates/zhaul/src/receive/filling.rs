@@ -43,7 +43,8 @@ impl Filling {
         }
     }
 
-    /// Takes so many bytes at most and leaves what follows in the socket.
+    /// Takes so many bytes at most, with those that are here already, and leaves what follows in the
+    /// socket.
     pub fn limit(mut self, bytes: usize) -> Self {
         self.limit = bytes.min(self.buffer.len());
         self
@@ -122,7 +123,7 @@ impl Filling {
 
     /// Receives once; 0 at the end and when full.
     fn attempt(&mut self, socket: impl AsFd, flags: RecvFlags) -> Result<usize, Errno> {
-        let room = &mut self.buffer[self.filled..self.limit];
+        let room = &mut self.buffer[self.filled..self.limit.max(self.filled)];
         if room.is_empty() {
             return Ok(0);
         }
