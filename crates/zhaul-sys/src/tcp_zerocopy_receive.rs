@@ -14,6 +14,11 @@
 //! [`ReceiveWindow::as_slice`] exists only for a [remote](crate::peer) peer; what a peer on this
 //! machine sent is [copied out](ReceiveWindow::copy_to) by volatile loads or given to the kernel.
 //!
+//! Addresses can mislead: a local process to which a packet filter or a cgroup's program redirects a
+//! connection looks like its original destination. So the bytes must also have come by a NAPI
+//! instance, which loopback has not. That leaves redirection to a veth or tun interface with one
+//! (veth: with GRO switched on or an XDP program), on which an administrator is not to receive slices.
+//!
 //! A window keeps a duplicate of its socket, so that what it knows of the peer is of that one.
 
 use std::io;
@@ -105,7 +110,8 @@ impl ReceiveWindow {
         self.len
     }
 
-    /// True if the peer was found not to be on this machine when the window was made.
+    /// True if the peer was found not to be on this machine when the window was made, and nothing
+    /// that was mapped came otherwise.
     pub const fn is_remote(&self) -> bool {
         self.remote.is_some()
     }
@@ -150,9 +156,11 @@ impl ReceiveWindow {
         self.mapped = (call.length as usize).min(self.len);
         self.dirty = self.dirty.max(self.mapped);
         // A socket may be disconnected and connected anew.
-        self.is_sole = self.mapped > 0
-            && self.remote.is_some()
-            && self.remote == addresses(self.socket.as_fd());
+        let is_same = self.remote == addresses(self.socket.as_fd());
+        if self.mapped > 0 && !came_by_napi(self.socket.as_fd()) {
+            self.remote = None;
+        }
+        self.is_sole = self.mapped > 0 && self.remote.is_some() && is_same;
         Ok(Received {
             mapped: self.mapped,
             copied: usize::try_from(call.copybuf_len)
@@ -245,6 +253,25 @@ impl Drop for ReceiveWindow {
         let result = unsafe { rustix::mm::munmap(self.start.as_ptr(), self.len) };
         debug_assert!(result.is_ok(), "munmap of an own range succeeds");
     }
+}
+
+/// True if the newest packet came by a NAPI instance (`SO_INCOMING_NAPI_ID`, Linux 4.12), as from
+/// every device that delivers by GRO, and not by loopback, whatever the addresses say.
+fn came_by_napi(socket: BorrowedFd<'_>) -> bool {
+    let mut id: libc::c_uint = 0;
+    let mut len = size_of::<libc::c_uint>() as libc::socklen_t;
+    // SAFETY: the descriptor is borrowed for the call; the kernel stores at most `len` bytes in `id`
+    // and their number in `len`, which both live on this stack.
+    let result = check(unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_INCOMING_NAPI_ID,
+            (&raw mut id).cast(),
+            &raw mut len,
+        )
+    });
+    result.is_ok() && id != 0
 }
 
 /// Both ends of a connection, as long as there is one.

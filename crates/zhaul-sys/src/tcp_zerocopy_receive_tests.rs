@@ -94,6 +94,23 @@ fn a_peer_on_this_machine_gives_no_slice() {
     assert!(window.as_slice().is_none());
 }
 
+/// As when a packet filter redirects the connection to a process on this machine.
+#[test]
+fn a_local_peer_with_a_remote_address_gives_no_slice() {
+    let (near, far) = pair();
+    let test = "a_local_peer_with_a_remote_address_gives_no_slice";
+    let Some(mut window) = window_of(&far, test) else {
+        return;
+    };
+    window.remote = addresses(far.as_fd());
+    assert!(window.is_remote());
+    send_pages(&near, &pattern(PAGE));
+    wait_for(&far, PAGE);
+    assert_eq!(window.receive(usize::MAX, &mut []).unwrap().mapped, PAGE);
+    assert!(window.as_slice().is_none());
+    assert!(!window.is_remote());
+}
+
 /// Why there is none: the page of a ring's submission entries belongs to no file, and any process
 /// may pass it on and write to it afterwards.
 #[test]
