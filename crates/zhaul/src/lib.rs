@@ -95,6 +95,6 @@ pub use zhaul_core::outbound::{SendError, SendSummary, ZeroCopy, ZeroCopyChange}
 pub use zhaul_core::{
     Ask, Cause, Cost, DEFAULT_BUDGET_BYTES, DEFAULT_CHUNK_BYTES, Drift, End, Ending, Errno,
     ErrnoClass, HostFacts, InPlaceEnd, Length, Operation, Plan, Rate, Reason, Refusal, Rejection,
-    Route, RouteChange, Seals, SinkFacts, SinkKind, SourceFacts, SourceKind, Stability, Summary,
-    Thresholds, Timestamp, TransferError, Version, Why,
+    Route, RouteChange, Seals, SinkFacts, SinkKind, SourceFacts, SourceKind, Stability, Stop,
+    Summary, Thresholds, Timestamp, TransferError, Version, Why,
 };

@@ -359,6 +359,31 @@ fn the_duration_in_the_log_includes_the_wait_for_a_file_system() {
 }
 
 #[test]
+fn who_leaves_before_anything_was_sent_is_in_the_log() {
+    let name = "who_leaves_before_anything_was_sent_is_in_the_log";
+    let (files, far) = with_far!(name, &[("large", &pattern(1 << 20))]);
+    let log = files.outside().join("log");
+    let server = Serve::new(files.root())
+        .args(["--log-format", "json", "--access-log"])
+        .args([&log])
+        .start();
+    far.hold(&[Ask::Read]);
+    let client = ask(&server, "/far/large");
+    eventually("its first bytes are asked for", || far.asked(Ask::Read) > 0);
+    client.reset();
+    eventually("a line", || {
+        std::fs::read_to_string(&log).is_ok_and(|text| text.ends_with('\n'))
+    });
+    far.resume();
+    let line = std::fs::read_to_string(&log).unwrap();
+    let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(
+        (&value["complete"], &value["bytes"]),
+        (&false.into(), &0.into())
+    );
+}
+
+#[test]
 fn look_ups_end_with_those_who_asked_for_them() {
     let name = "look_ups_end_with_those_who_asked_for_them";
     let (files, far) = with_far!(name, &[("small", b"far")]);

@@ -1,5 +1,7 @@
 //! What is logged of an answer when it ends, and reported when it does not end well.
 
+use std::rc::Rc;
+
 use zhaul::{Cause, Route, SendError, Stability};
 
 use crate::files::lookup::Selected;
@@ -7,6 +9,41 @@ use crate::log::record::{Outcome, Record};
 use crate::run::connection::Connection;
 use crate::run::worker::Worker;
 use crate::wire::h1::Message;
+
+/// Writes the log line of an answer when it ends, in whatever way.
+#[derive(Debug)]
+pub(crate) struct Ending {
+    worker: Rc<Worker>,
+    connection: Rc<Connection>,
+    pub(crate) account: Account,
+    pub(crate) record: Option<Record>,
+    pub(crate) complete: bool,
+}
+
+impl Ending {
+    pub(crate) fn new(
+        worker: &Rc<Worker>,
+        connection: &Rc<Connection>,
+        account: Account,
+        record: Option<Record>,
+    ) -> Self {
+        Self {
+            worker: Rc::clone(worker),
+            connection: Rc::clone(connection),
+            account,
+            record,
+            complete: false,
+        }
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let record = self.record.as_ref();
+        self.account
+            .log(&self.worker, &self.connection, record, self.complete);
+    }
+}
 
 /// What is to be known of an answer at its end.
 #[derive(Debug)]

@@ -4,6 +4,7 @@
 //! received ([`Answer::send_now`]); the rest is for a task ([`crate::run::send`]).
 
 use std::os::fd::AsFd;
+use std::rc::Rc;
 use std::time::Instant;
 
 use zhaul::Ask;
@@ -14,7 +15,7 @@ use crate::answer::directory::{Listing, PageMemory};
 use crate::files::lookup::Load;
 use crate::log::record::Record;
 use crate::message::body::BodyDiscard;
-use crate::run::account::Account;
+use crate::run::account::{Account, Ending};
 use crate::run::connection::Connection;
 use crate::run::terms::Terms;
 use crate::run::worker::Worker;
@@ -48,21 +49,12 @@ pub(crate) struct Exchange {
     pub(crate) record: Option<Record>,
 }
 
-impl Exchange {
-    /// All of it, for an answer that takes the place of another.
-    pub(crate) fn take(&mut self) -> Self {
-        Self {
-            framing: self.framing,
-            request_body: self.request_body.take(),
-            record: self.record.take(),
-        }
-    }
-}
-
 /// An answer on its way.
 pub(crate) struct Answer {
-    pub(crate) exchange: Exchange,
-    pub(crate) account: Account,
+    pub(crate) framing: Framing,
+    /// What of the request is still to be read off before the next one.
+    pub(crate) request_body: Option<BodyDiscard>,
+    pub(crate) ending: Ending,
     pub(crate) state: State,
     /// The round in which its file was found unchanged.
     pub(crate) batch: u64,
@@ -88,32 +80,41 @@ pub(crate) struct Begun {
 impl Answer {
     /// An answer of which nothing is sent.
     pub(crate) fn new(
+        worker: &Rc<Worker>,
+        connection: &Rc<Connection>,
         message: Message,
         exchange: Exchange,
-        connection: &Connection,
-        batch: u64,
     ) -> Self {
         let account = Account::new(&message, connection);
         Self {
-            exchange,
-            account,
+            framing: exchange.framing,
+            request_body: exchange.request_body,
+            ending: Ending::new(worker, connection, account, exchange.record),
             state: State::Written(message),
-            batch,
+            batch: worker.reactor.batch(),
             pages: None,
+        }
+    }
+
+    /// What remains of its request, for an answer that takes its place: this one is not logged.
+    pub(crate) fn take_exchange(&mut self) -> Exchange {
+        Exchange {
+            framing: self.framing,
+            request_body: self.request_body.take(),
+            record: self.ending.record.take(),
         }
     }
 
     /// Sends a message as far as it goes without waiting. `None` if it was all sent and the
     /// connection just goes on.
     pub(crate) fn send_now(
-        worker: &Worker,
-        connection: &Connection,
+        worker: &Rc<Worker>,
+        connection: &Rc<Connection>,
         message: Message,
         exchange: Exchange,
     ) -> Option<Next> {
-        let batch = worker.reactor.batch();
         if exchange.request_body.is_some() || !may_begin(worker, connection, &message) {
-            let answer = Self::new(message, exchange, connection, batch);
+            let answer = Self::new(worker, connection, message, exchange);
             return Some(Next::Send(Box::new(answer)));
         }
         let account = Account::new(&message, connection);
@@ -153,14 +154,15 @@ impl Answer {
             }
         }
         Some(Next::Send(Box::new(Self {
-            exchange,
-            account,
+            framing: exchange.framing,
+            request_body: exchange.request_body,
+            ending: Ending::new(worker, connection, account, exchange.record),
             state: State::Begun(Box::new(Begun {
                 sending,
                 yields,
                 terms,
             })),
-            batch,
+            batch: worker.reactor.batch(),
             pages: None,
         })))
     }

@@ -63,14 +63,18 @@ pub(crate) async fn wait_for(attended: Attended, connection: Rc<Connection>, mut
 }
 
 /// Sends an answer that could not be sent at once; says how the connection ends, if it does.
-async fn finish(worker: &Worker, connection: &Connection, mut answer: Answer) -> Option<Next> {
+async fn finish(
+    worker: &Rc<Worker>,
+    connection: &Rc<Connection>,
+    mut answer: Answer,
+) -> Option<Next> {
     if !send(worker, connection, &mut answer).await {
         return Some(Next::Close);
     }
-    if !answer.exchange.framing.keep_alive {
+    if !answer.framing.keep_alive {
         return Some(Next::Leave);
     }
-    let request_body = answer.exchange.request_body.take()?;
+    let request_body = answer.request_body.take()?;
     // A client may take its time with the body: nobody's file stays open for that.
     drop(answer);
     read_off(connection, request_body).await
@@ -78,8 +82,8 @@ async fn finish(worker: &Worker, connection: &Connection, mut answer: Answer) ->
 
 /// Reads a directory where a disk may be waited for, and makes the answer that lists it.
 async fn list(
-    worker: &Worker,
-    connection: &Connection,
+    worker: &Rc<Worker>,
+    connection: &Rc<Connection>,
     listing: Listing,
     exchange: Exchange,
 ) -> Answer {
@@ -99,8 +103,7 @@ async fn list(
         Ok(Ok((listing, page, memory))) => {
             let response = listing.respond(page);
             let message = h1::write(response, exchange.framing, &worker.clock);
-            let batch = worker.reactor.batch();
-            let mut answer = Answer::new(message, exchange, connection, batch);
+            let mut answer = Answer::new(worker, connection, message, exchange);
             answer.pages = Some(memory);
             return answer;
         }

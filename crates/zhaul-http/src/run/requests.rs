@@ -1,6 +1,7 @@
 //! Answering what a connection has sent.
 
 use std::io;
+use std::rc::Rc;
 
 use crate::answer::decide::{Decision, decide};
 use crate::answer::failure;
@@ -19,15 +20,15 @@ const LOGGED_LINE_BYTES: usize = 1024;
 
 /// A connection that is given answers, for as long as nothing has to be waited for.
 struct Turn<'a> {
-    worker: &'a Worker,
-    connection: &'a Connection,
+    worker: &'a Rc<Worker>,
+    connection: &'a Rc<Connection>,
 }
 
 /// Answers `received` and whatever else is there to be received, until the socket is empty
 /// (`None`), something has to be waited for, or the connection's turn is over.
 pub(crate) fn answer_requests(
-    worker: &Worker,
-    connection: &Connection,
+    worker: &Rc<Worker>,
+    connection: &Rc<Connection>,
     received: Option<&[u8]>,
 ) -> Option<Next> {
     let turn = Turn { worker, connection };
@@ -87,8 +88,8 @@ pub(crate) fn answer_requests(
 
 /// Answers bytes that are no acceptable request, and closes.
 pub(crate) fn reject(
-    worker: &Worker,
-    connection: &Connection,
+    worker: &Rc<Worker>,
+    connection: &Rc<Connection>,
     bytes: &[u8],
     reject: Reject,
 ) -> Next {
@@ -109,7 +110,7 @@ pub(crate) fn reject(
 }
 
 /// The answer to a request whose header did not come to its end in time.
-pub(crate) fn too_late(worker: &Worker, connection: &Connection) -> Next {
+pub(crate) fn too_late(worker: &Rc<Worker>, connection: &Rc<Connection>) -> Next {
     let late = Reject {
         status: 408,
         why: "its header did not come to its end in time",
@@ -120,8 +121,8 @@ pub(crate) fn too_late(worker: &Worker, connection: &Connection) -> Next {
 
 /// Sends a response, or as much of it as can be sent at once.
 fn respond(
-    worker: &Worker,
-    connection: &Connection,
+    worker: &Rc<Worker>,
+    connection: &Rc<Connection>,
     exchange: Exchange,
     response: Response,
 ) -> Option<Next> {

@@ -5,22 +5,23 @@
 //! honest sign that the rest will not come is a connection that ends before it.
 
 use std::ops::Range;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use zhaul::async_io::{acknowledged, warm};
 use zhaul::cold::ColdPool;
+use zhaul::lease::Lease;
 use zhaul::residency::ResidencyCache;
 use zhaul::send::SendState;
-use zhaul::{Aggregate, Cause, Segment, SendError, SendSummary, Stability, Summary};
+use zhaul::{Aggregate, Cause, Segment, SendError, SendSummary, Stability, Stop, Summary};
 
 use crate::answer::failure::given_up;
 use crate::files::chunk::{self, Chunk, Trouble};
 use crate::files::entry::Representation;
 use crate::files::lookup::Selected;
 use crate::files::storage::TimedOut;
-use crate::log::record::Record;
 use crate::run::account::Account;
 use crate::run::answer::{Answer, Begun, Exchange, FIRST_BYTES, State};
 use crate::run::connection::{Connection, Phase};
@@ -34,56 +35,37 @@ const LARGE_ANSWER_BYTES: u64 = 1024 * 1024;
 /// takes the lease away after `fs.lease-break-time`, 45 s by default.
 const LEASE_GRACE: Duration = Duration::from_secs(10);
 
-/// Writes the log line of an answer when it ends, in whatever way.
-struct Ending<'a> {
-    worker: &'a Worker,
-    connection: &'a Connection,
-    account: &'a Account,
-    record: Option<Record>,
-    complete: bool,
-}
-
-impl Drop for Ending<'_> {
-    fn drop(&mut self) {
-        let record = self.record.as_ref();
-        self.account
-            .log(self.worker, self.connection, record, self.complete);
-    }
-}
-
 /// Sends `answer`, or what has to take its place; false if the connection is of no use
 /// afterwards.
-pub(crate) async fn send(worker: &Worker, connection: &Connection, answer: &mut Answer) -> bool {
+pub(crate) async fn send(
+    worker: &Rc<Worker>,
+    connection: &Rc<Connection>,
+    answer: &mut Answer,
+) -> bool {
     connection.enter(Phase::Working);
     let mut first = None;
     if let State::Written(message) = &answer.state {
         match prepare(worker, &message.rest).await {
             Ok(chunk) => first = chunk,
             Err(status) => {
-                let exchange = answer.exchange.take();
+                let exchange = answer.take_exchange();
                 *answer = give_up(worker, connection, exchange, status);
             }
         }
     }
     let state = std::mem::replace(&mut answer.state, State::Over);
     let fresh = answer.batch == worker.reactor.batch();
-    let mut ending = Ending {
-        worker,
-        connection,
-        account: &answer.account,
-        record: answer.exchange.record.take(),
-        complete: false,
-    };
+    let account = &answer.ending.account;
     connection.enter(Phase::Sending);
     let sent = match state {
         State::Written(message) => {
-            let mut terms = match answer.account.selected() {
+            let mut terms = match account.selected() {
                 Some(selected) => Terms::of(worker.site(), selected.file(), fresh, &worker.reports),
                 None => Terms::plain(worker.site().config.stability),
             };
             let all = message.into_aggregate(|file, range| terms.range(file, range));
             let all = SendState::new(all);
-            deliver(worker, connection, &answer.account, terms, all, first).await
+            deliver(worker, connection, account, terms, all, first).await
         }
         State::Begun(begun) => {
             let Begun {
@@ -94,7 +76,7 @@ pub(crate) async fn send(worker: &Worker, connection: &Connection, answer: &mut 
             if yields {
                 connection.yield_turn().await;
             }
-            deliver(worker, connection, &answer.account, terms, sending, None).await
+            deliver(worker, connection, account, terms, sending, None).await
         }
         State::Over => false,
     };
@@ -102,7 +84,7 @@ pub(crate) async fn send(worker: &Worker, connection: &Connection, answer: &mut 
         connection.stream.abort_queued();
         return false;
     }
-    ending.complete = true;
+    answer.ending.complete = true;
     connection.served.set(connection.served.get() + 1);
     true
 }
@@ -165,8 +147,8 @@ fn report(worker: &Worker, file: &Representation, trouble: Trouble) {
 
 /// An answer that says why there is none; nothing of another is sent yet. It ends the connection.
 pub(crate) fn give_up(
-    worker: &Worker,
-    connection: &Connection,
+    worker: &Rc<Worker>,
+    connection: &Rc<Connection>,
     exchange: Exchange,
     status: u16,
 ) -> Answer {
@@ -182,7 +164,7 @@ pub(crate) fn give_up(
         record: exchange.record,
     };
     let message = h1::write(given_up(worker.site(), status), framing, &worker.clock);
-    Answer::new(message, exchange, connection, worker.reactor.batch())
+    Answer::new(worker, connection, message, exchange)
 }
 
 /// Sends what is left of an answer; false if the connection has to end.
@@ -241,7 +223,9 @@ impl InFlight<'_> {
             let reads = self.file.map(|file| &file.file.file_system().reads);
             let stability = self.terms.stability;
             let residency = &worker.residency;
-            let (outcome, rest) = run(connection, sending, stability, residency, reads).await;
+            let lease = self.terms.lease.as_deref();
+            let (outcome, rest) =
+                run(connection, sending, stability, lease, residency, reads).await;
             let error = match outcome {
                 Ok(summary) => {
                     self.note(&summary);
@@ -302,6 +286,7 @@ async fn run(
     connection: &Connection,
     mut state: SendState,
     stability: Stability,
+    lease: Option<&Lease>,
     residency: &ResidencyCache,
     reads: Option<&Arc<ColdPool>>,
 ) -> (Result<SendSummary, SendError>, Aggregate) {
@@ -329,7 +314,18 @@ async fn run(
         Ok(sending) => sending,
         Err(error) => return (Err(error), Aggregate::new()),
     };
-    let outcome = sending.run().await;
+    let outcome = match lease {
+        // Whoever wants to write is heard also while memory between two ranges waits for the client.
+        Some(lease) => match sending.run_until(lease.broken()).await {
+            Ok(Some(summary)) => Ok(summary),
+            Ok(None) => {
+                sending.stop(Stop::LeaseBroken);
+                sending.run().await
+            }
+            Err(error) => Err(error),
+        },
+        None => sending.run().await,
+    };
     let state = sending.into_state();
     if let Some(pace) = &connection.pace {
         pace.take_last_of(state.moved() - moved_before, Instant::now());
@@ -392,6 +388,6 @@ async fn send_read(
 async fn send_memory(worker: &Worker, connection: &Connection, bytes: Aggregate) -> bool {
     let (stability, residency) = (Stability::MayChange, &worker.residency);
     let sending = SendState::new(bytes);
-    let (outcome, _) = run(connection, sending, stability, residency, None).await;
+    let (outcome, _) = run(connection, sending, stability, None, residency, None).await;
     outcome.is_ok()
 }

@@ -160,6 +160,11 @@ impl<K: AsyncEnd + Sync> Sending<'_, K> {
         }
     }
 
+    /// Stops it: what there is to be said of that [`run`](Self::run) says.
+    pub fn stop(&mut self, stop: Stop) {
+        self.builder.state.stop(stop);
+    }
+
     /// Bytes that the socket took.
     pub fn moved(&self) -> u64 {
         self.builder.state.moved()

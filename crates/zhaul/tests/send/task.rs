@@ -8,7 +8,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 
 use zhaul::send::{Advance, SendState, TurnTerms};
-use zhaul::{CancelToken, Cause, FileRange, Progress, Refusal, Stability};
+use zhaul::{CancelToken, Cause, FileRange, Progress, Refusal, Stability, Stop};
 
 use crate::common::{TestFile, pattern};
 use crate::{Built, multipart, shrink};
@@ -220,4 +220,24 @@ async fn a_socket_that_is_passed_as_a_file_is_refused() {
     let error = zhaul::send("bytes", file).await.unwrap_err();
     let refusal = Refusal::SinkNotAttached;
     assert_eq!(error.cause, Cause::Refused { refusal });
+}
+
+#[tokio::test]
+async fn a_stop_ends_a_sending_that_waits_with_memory_and_what_is_left_is_told() {
+    let (near, mut far) = UnixStream::pair().unwrap();
+    shrink(&near);
+    let bytes = pattern(1 << 20);
+    let mut sending = zhaul::send(bytes.clone(), near).start().unwrap();
+    let waits = sending.run_until(async { tokio::task::yield_now().await });
+    assert!(waits.await.unwrap().is_none(), "the socket is full");
+    sending.stop(Stop::LeaseBroken);
+    let error = sending.run().await.unwrap_err();
+    assert_eq!(error.cause, Cause::LeaseBroken);
+    let moved = error.moved();
+    assert!(moved > 0 && moved == sending.moved());
+    let rest = sending.into_state().into_rest();
+    assert_eq!(rest.len(), bytes.len() as u64 - moved);
+    let mut received = vec![0; moved as usize];
+    far.read_exact(&mut received).await.unwrap();
+    assert!(received == bytes[..moved as usize]);
 }

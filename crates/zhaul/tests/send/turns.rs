@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use zhaul::residency::ResidencyCache;
 use zhaul::send::{Advance, SendState, TurnTerms};
-use zhaul::{Aggregate, Ask, Cause, FileRange, Progress, Stability};
+use zhaul::{Aggregate, Ask, Cause, FileRange, Progress, Stability, Stop};
 
 use crate::common::{TestFile, pattern};
 use crate::{Built, multipart, shrink, tcp_pair};
@@ -234,7 +234,7 @@ fn a_stop_is_heard_while_a_suspect_file_is_left_alone() {
     let (near, mut far) = nonblocking_pair();
     let (mut state, _file, at) = suspect(&near, &mut far);
     if at.is_some() {
-        state.stop(zhaul_core::Stop::Cancelled);
+        state.stop(Stop::Cancelled);
         let error = state.turn(&near, TurnTerms::default()).unwrap_err();
         assert_eq!(error.cause, Cause::Cancelled);
     }
