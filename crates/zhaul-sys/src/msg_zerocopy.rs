@@ -107,6 +107,12 @@ impl Sender {
         })
     }
 
+    /// Whether it sends on this socket.
+    pub fn is_of(&self, socket: BorrowedFd<'_>) -> bool {
+        let own = self.account.as_ref().map(|account| account.cookie);
+        own.is_some() && own == sockopt::socket_cookie(socket).ok()
+    }
+
     /// Sends from the memory of the pieces themselves, without SIGPIPE and without blocking. A
     /// stream takes at most [`CALL_BYTES`] in one call; a datagram is sent as a whole or not at all.
     ///

@@ -119,8 +119,13 @@ impl ByReference<'_> {
             made.sender.set_patience(Some(PATIENCE));
             *self = Self::Own(made);
         }
-        let sender = self.existing().ok_or(Errno::EOPNOTSUPP)?;
-        Ok(&mut sender.sender)
+        let is_lent = matches!(self, Self::Lent(_));
+        let sender = &mut self.existing().ok_or(Errno::EOPNOTSUPP)?.sender;
+        // Its own may be for another connection, which would get these bytes.
+        if is_lent && !sender.is_of(socket) {
+            return Err(Errno::EINVAL);
+        }
+        Ok(sender)
     }
 
     /// Takes completions out of the error queue.

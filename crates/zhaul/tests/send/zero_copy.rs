@@ -150,6 +150,24 @@ fn turns_send_by_reference_and_wait_for_the_release() {
     assert!(received == bytes);
 }
 
+/// The bytes would go to the other connection.
+#[test]
+fn a_sender_of_another_connection_is_not_used() {
+    let ((near, far), (other, _other_far)) = (tcp_pair(), tcp_pair());
+    if !is_supported("a_sender_of_another_connection_is_not_used", &near) {
+        return;
+    }
+    let mut sender = ZeroCopySender::new(&other, ZeroCopy::Always).unwrap();
+    let reader = reading(far);
+    let (aggregate, bytes) = mixed();
+    let builder = zhaul::send(aggregate, &near).zero_copy_sender(&mut sender);
+    let summary = builder.run().unwrap();
+    drop(near);
+    assert!(reader.join().unwrap() == bytes);
+    assert_eq!((summary.by_reference, sender.pending()), (0, 0));
+    assert!(!summary.changes.is_empty());
+}
+
 /// Whoever gives up sending has the memory kept until the kernel has let go of it.
 #[cfg(feature = "tokio")]
 #[tokio::test]
