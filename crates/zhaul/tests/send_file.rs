@@ -148,6 +148,18 @@ fn read_from_disk_by_this_thread() -> Option<u64> {
     line.split_whitespace().nth(1)?.parse().ok()
 }
 
+/// That this thread read nothing of a file's bytes. A look that finds a page missing may begin to read
+/// that one page, without waiting for it, and a block of the file system's own may be read.
+fn assert_left_alone(before: Option<u64>, what: &str) {
+    match (before, read_from_disk_by_this_thread()) {
+        (Some(before), Some(after)) => {
+            let read = after - before;
+            assert!(read <= 64 * 1024, "{read} bytes read, {what}");
+        }
+        _ => zhaul_untested::skip_this("no per-thread I/O accounting"),
+    }
+}
+
 #[tokio::test]
 async fn cold_pages_are_never_read_on_the_callers_thread() {
     let bytes = pattern(9_000_000);
@@ -171,14 +183,10 @@ async fn cold_pages_are_never_read_on_the_callers_thread() {
             .run_async()
             .await
             .unwrap();
-        let after = read_from_disk_by_this_thread();
+        assert_left_alone(before, &format!("{stability:?}"));
         drop(near);
         assert!(receiver.await.unwrap() == bytes, "{stability:?}");
         assert!(sending.cold.threads() > 0, "the pool had to read");
-        match (before, after) {
-            (Some(before), Some(after)) => assert_eq!(after - before, 0, "{stability:?}"),
-            _ => zhaul_untested::skip_this("no per-thread I/O accounting"),
-        }
     }
 }
 
@@ -201,13 +209,9 @@ async fn a_chunk_larger_than_one_reading_is_not_submitted_half_cold() {
         .run_async()
         .await
         .unwrap();
-    let after = read_from_disk_by_this_thread();
+    assert_left_alone(before, "a chunk of 24 MiB");
     drop(near);
     assert_eq!(receiver.await.unwrap().len(), LEN);
-    match (before, after) {
-        (Some(before), Some(after)) => assert_eq!(after - before, 0),
-        _ => zhaul_untested::skip_this("no per-thread I/O accounting"),
-    }
 }
 
 #[tokio::test]
@@ -243,11 +247,7 @@ async fn many_cold_streams_at_once_leave_the_callers_thread_alone() {
     while let Some(ended) = streams.join_next().await {
         ended.unwrap();
     }
-    let after = read_from_disk_by_this_thread();
-    match (before, after) {
-        (Some(before), Some(after)) => assert_eq!(after - before, 0),
-        _ => zhaul_untested::skip_this("no per-thread I/O accounting"),
-    }
+    assert_left_alone(before, "four streams");
 }
 
 #[tokio::test]
