@@ -54,6 +54,11 @@ pub(crate) struct Options {
     json: Option<PathBuf>,
 }
 
+/// Goes through cycles with memory of its own.
+trait Contender {
+    fn cycle(&mut self, cycle: &Cycle<'_>) -> anyhow::Result<Times>;
+}
+
 /// One measured cycle, in microseconds.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub(crate) struct Times {

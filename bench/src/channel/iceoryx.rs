@@ -11,7 +11,7 @@ use iceoryx2::port::{
 use iceoryx2::prelude::{LogLevel, NodeBuilder, ipc, set_log_level};
 use iceoryx2::service::port_factory::{PortFactory as _, event, publish_subscribe};
 
-use super::ways::{Exchange, put_stamps, stamps};
+use super::exchange::{Exchange, put_stamps, stamps};
 
 type Service = ipc::Service;
 

@@ -7,6 +7,7 @@
 //!
 //! The bare eventfd carries no message; it is the floor that two wake-ups cost.
 
+mod exchange;
 #[cfg(feature = "iceoryx2")]
 mod iceoryx;
 mod table;

@@ -4,13 +4,15 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 use serde::Serialize;
 use zhaul::Pool;
 use zhaul::channel::{self, Limits, Receiver, Sender, TrustedPeer};
+
+use super::exchange::{Exchange, put_stamps, stamps};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
@@ -28,12 +30,6 @@ pub(crate) enum Way {
     /// iceoryx2: publish-subscribe, and an event to wait for
     #[cfg(feature = "iceoryx2")]
     Iceoryx2,
-}
-
-/// Hands messages over, and takes them; each is known by its stamp.
-pub(crate) trait Exchange {
-    fn send(&mut self, stamp: u64) -> Result<()>;
-    fn receive(&mut self) -> Result<u64>;
 }
 
 /// What one process has of a way.
@@ -203,17 +199,4 @@ impl Exchange for Shared {
         let trusted = unsafe { TrustedPeer::assume() };
         stamps(&buffer.trust(trusted)?)
     }
-}
-
-pub(super) fn put_stamps(message: &mut [u8], stamp: u64) {
-    let stamp = stamp.to_ne_bytes();
-    let end = message.len() - stamp.len();
-    message[..stamp.len()].copy_from_slice(&stamp);
-    message[end..].copy_from_slice(&stamp);
-}
-
-pub(super) fn stamps(message: &[u8]) -> Result<u64> {
-    let (first, last) = (message.first_chunk(), message.last_chunk());
-    ensure!(first == last, "a message of two halves");
-    Ok(u64::from_ne_bytes(*first.context("a short message")?))
 }

@@ -9,13 +9,8 @@ use zhaul::CowRegion;
 
 use super::forked::Forked;
 use super::protected::Protected;
-use super::{Cycle, Times, timed};
+use super::{Contender, Cycle, Times, timed};
 use crate::affinity::{self, Cores};
-
-/// Goes through cycles with memory of its own.
-pub(crate) trait Contender {
-    fn cycle(&mut self, cycle: &Cycle<'_>) -> anyhow::Result<Times>;
-}
 
 /// Everything else is compared with this one.
 pub(crate) const COPY: &str = "copy";

@@ -6,8 +6,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use anyhow::{Context as _, ensure};
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
-use super::contender::Contender;
-use super::{Cycle, Times, timed};
+use super::{Contender, Cycle, Times, timed};
 
 /// Private anonymous memory of small pages, which a child inherits.
 pub(crate) struct Forked {

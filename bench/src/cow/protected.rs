@@ -11,8 +11,7 @@ use anyhow::ensure;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use zhaul_sys::userfaultfd::{Userfault, WatchedMemory};
 
-use super::contender::Contender;
-use super::{Cycle, Times, timed};
+use super::{Contender, Cycle, Times, timed};
 use crate::affinity::{self, Cores};
 
 pub(crate) struct Protected {
