@@ -24,7 +24,7 @@ pub use accept_batch::AcceptBatch;
 pub use addr::ListenAddr;
 pub use clash::Clash;
 pub use limits::{DescriptorBudget, raise_open_files};
-pub use listen::{Bound, ListenError, Listener, Options, SocketPath, leaves_v4_alone};
+pub use listen::{Bound, ListenError, Listener, Options, SocketPath, leaves_v4_alone, reason};
 pub use log_writer::{FLUSH_BYTES, LogSender, LogWriter};
 pub use mailbox::Mailbox;
 pub use peer::{Peer, counted_address};

@@ -30,7 +30,7 @@ pub struct ListenError {
 }
 
 /// What the kernel said, without the number that the standard library adds.
-fn reason(why: &io::Error) -> String {
+pub fn reason(why: &io::Error) -> String {
     let text = why.to_string();
     text.split(" (os error")
         .next()

@@ -43,13 +43,18 @@ impl Control<'_> {
     }
 
     pub(crate) fn stop_now(&self) -> Option<Stop> {
-        if self.cancel.is_some_and(CancelToken::is_cancelled) {
-            return Some(Stop::Cancelled);
-        }
-        self.lease
-            .is_some_and(Lease::is_broken)
-            .then_some(Stop::LeaseBroken)
+        stop_now(self.cancel, self.lease)
     }
+}
+
+/// What was asked from outside by now.
+pub(crate) fn stop_now(cancel: Option<&CancelToken>, lease: Option<&Lease>) -> Option<Stop> {
+    if cancel.is_some_and(CancelToken::is_cancelled) {
+        return Some(Stop::Cancelled);
+    }
+    lease
+        .is_some_and(Lease::is_broken)
+        .then_some(Stop::LeaseBroken)
 }
 
 /// Runs the transfer to its end.

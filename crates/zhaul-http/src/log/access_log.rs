@@ -90,14 +90,8 @@ pub fn write_combined(record: &Record<'_>, clock: &mut LogClock, out: &mut Vec<u
             escape(method.as_bytes(), out);
             out.push(b' ');
             escape(target.as_bytes(), out);
-            push(
-                out,
-                if version_minor == 0 {
-                    " HTTP/1.0"
-                } else {
-                    " HTTP/1.1"
-                },
-            );
+            out.push(b' ');
+            push(out, protocol(version_minor));
         }
         Request::Malformed([]) => out.push(b'-'),
         Request::Malformed(line) => escape(line, out),
@@ -140,13 +134,8 @@ pub fn write_json(record: &Record<'_>, clock: &mut LogClock, out: &mut Vec<u8>) 
             json_string(method.as_bytes(), out);
             push(out, ",\"target\":");
             json_string(target.as_bytes(), out);
-            let version = if version_minor == 0 {
-                "HTTP/1.0"
-            } else {
-                "HTTP/1.1"
-            };
             push(out, ",\"protocol\":\"");
-            push(out, version);
+            push(out, protocol(version_minor));
             out.push(b'"');
         }
         Request::Malformed(line) => {
@@ -177,6 +166,14 @@ pub fn write_json(record: &Record<'_>, clock: &mut LogClock, out: &mut Vec<u8>) 
     push(out, ",\"encoding\":");
     json_option(record.encoding.map(str::as_bytes), out);
     push(out, "}\n");
+}
+
+const fn protocol(version_minor: u8) -> &'static str {
+    if version_minor == 0 {
+        "HTTP/1.0"
+    } else {
+        "HTTP/1.1"
+    }
 }
 
 fn push(out: &mut Vec<u8>, text: &str) {

@@ -39,7 +39,7 @@ const CACHED_FILES: usize = 4096;
 #[non_exhaustive]
 pub enum ServeError {
     /// The directory cannot be served.
-    #[error("cannot serve {}: {} ({remedy})", path.display(), reason(why))]
+    #[error("cannot serve {}: {} ({remedy})", path.display(), zhaul_service::reason(why))]
     Root {
         /// The directory asked for.
         path: PathBuf,
@@ -54,7 +54,7 @@ pub enum ServeError {
     /// The access log cannot be written.
     #[error(
         "cannot write the access log {path}: {} (name a file in a directory that you can write to)",
-        reason(why)
+        zhaul_service::reason(why)
     )]
     AccessLog {
         /// The file asked for.
@@ -68,15 +68,6 @@ pub enum ServeError {
     /// The machine would not give what serving needs.
     #[error("cannot start serving: {0} (see the limits of this user and machine)")]
     Start(#[from] io::Error),
-}
-
-/// What the kernel said, without the number that the standard library adds.
-fn reason(why: &io::Error) -> String {
-    let text = why.to_string();
-    text.split(" (os error")
-        .next()
-        .unwrap_or_default()
-        .to_owned()
 }
 
 impl From<RootError> for ServeError {

@@ -15,6 +15,7 @@ use zhaul_core::{
 
 use super::read_ahead::{FileHandle, ReadAhead};
 use super::{AsyncEnd, FAR, Watch, acknowledged, pause};
+use crate::blocking::stop_now;
 use crate::calls::{Buffers, Called};
 use crate::cancel::CancelToken;
 use crate::edges::{ERROR, READABLE, WRITABLE};
@@ -39,12 +40,7 @@ type StopFuture<'a> = Pin<Box<dyn Future<Output = Stop> + Send + 'a>>;
 impl<'a> Control<'a> {
     /// A stop that is known now.
     pub(crate) fn stop_now(&self) -> Option<Stop> {
-        if self.cancel.is_some_and(CancelToken::is_cancelled) {
-            return Some(Stop::Cancelled);
-        }
-        self.lease
-            .is_some_and(Lease::is_broken)
-            .then_some(Stop::LeaseBroken)
+        stop_now(self.cancel, self.lease)
     }
 
     /// The first stop to come, or `None` if none can: then waiting costs no allocation.
